@@ -1,0 +1,7 @@
+//! Wire protocols as deterministic machines: frames in, steps out.
+//!
+//! Nothing here does I/O, reads a clock, or knows of TLS, policy, principals or the ledger.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod protocol;

@@ -1,0 +1,229 @@
+//! The one trait that every wire protocol implements: frames in, steps out.
+//!
+//! A machine is deterministic and does no I/O. It says *what was said* and never decides; the session asks
+//! policy and the ledger, and tells the machine only when the answer was no ([`Protocol::refuse`]).
+//!
+//! What a newcomer gets wrong: after a [`ClientStep::Ask`], the next call decides how it went. Another
+//! `on_client` or `on_upstream` means that all of its commands were permitted and sent; `refuse` means that
+//! nothing of it was sent, and that what `refuse` returns took its place.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::action::{Action, Effect, Facts};
+
+/// Names one command within its exchange, counted from 0 in the order in which they were asked for.
+pub type RequestId = u64;
+
+/// One wire protocol as a deterministic machine.
+pub trait Protocol: Send {
+    /// What the client sends.
+    type ClientFrame: Send;
+    /// What the upstream sends, and what a client can be told.
+    type UpstreamFrame: Send;
+
+    /// Takes one frame from the client.
+    ///
+    /// # Errors
+    /// [`Violation`] when the client broke the protocol, or sent what this machine does not know.
+    fn on_client(&mut self, frame: Self::ClientFrame) -> Result<ClientStep<Self::ClientFrame>, Violation>;
+
+    /// Takes one frame from the upstream.
+    ///
+    /// # Errors
+    /// [`Violation`] when the upstream broke the protocol, or sent what this machine does not know.
+    fn on_upstream(&mut self, frame: Self::UpstreamFrame) -> Result<UpstreamStep<Self::UpstreamFrame>, Violation>;
+
+    /// Replaces the frame that was just asked for by one that fails upstream at the same place in the order.
+    fn refuse(&mut self, refusal: &Refusal) -> Refused<Self::ClientFrame>;
+
+    /// The last words to the client.
+    fn terminate(&mut self, reason: EndReason) -> Vec<Self::UpstreamFrame>;
+
+    /// What has ended since the last call: how each command came out, in order.
+    fn ended(&mut self) -> &mut VecDeque<Ended>;
+}
+
+/// What to do about a client's frame.
+#[derive(Debug)]
+pub enum ClientStep<F> {
+    /// It carries a wish: decide and record its commands, then forward the frame or [`Protocol::refuse`] it.
+    Ask(Intent<F>),
+    /// It carries neither wish nor data: pass it on in its place.
+    Relay(F),
+    /// It belongs to a command that was permitted: pass it on in its place and count its bytes.
+    Feed(RequestId, F),
+    /// Nothing goes on: it was swallowed, or more is needed.
+    Hold,
+    /// The client has said goodbye: pass this on, then end.
+    Farewell(F),
+}
+
+/// What to do about an upstream's frame.
+#[derive(Debug)]
+pub enum UpstreamStep<F> {
+    /// It shows something to the client.
+    Disclose(Disclosure<F>),
+    /// It carries no data of the upstream's.
+    Relay(F),
+    /// Nothing goes on.
+    Hold,
+}
+
+/// Data on its way to the client.
+#[derive(Debug)]
+pub struct Disclosure<F> {
+    /// The command that it answers; none for what arrives unasked (notifications).
+    pub request: Option<RequestId>,
+    /// How many rows it completes.
+    pub rows: u64,
+    /// The frame itself.
+    pub frame: F,
+}
+
+/// A frame that wants something, and what it wants.
+#[derive(Debug)]
+pub struct Intent<F> {
+    /// Its commands, at least one, in the order of their execution; the first is `first`, and so on by one.
+    pub commands: Vec<Command>,
+    /// The id of the first command.
+    pub first: RequestId,
+    /// The frame to forward once every command is permitted.
+    pub frame: F,
+}
+
+/// One command to decide and to record.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// What the frame does with the statement.
+    pub phase: Phase,
+    /// The statement as the client wrote it.
+    pub statement: Bytes,
+    /// Its parameters, where it has them.
+    pub parameters: Vec<Parameter>,
+    /// What analysis found. Shared, so that a decision about it can be cached by identity.
+    pub meaning: Arc<Meaning>,
+}
+
+/// What a command means: all that policy looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Meaning {
+    /// What it does, sorted and without doubles; empty when it touches nothing that policy guards.
+    pub actions: Vec<Action>,
+    /// What is proven about its effect.
+    pub effect: Effect,
+    /// Facts for policies.
+    pub facts: Facts,
+}
+
+/// Whether a command runs, or is only made ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// It is parsed and planned upstream, and its shape is told to the client.
+    Prepare,
+    /// It runs.
+    Execute,
+}
+
+/// One parameter of a command, as it travelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// The type's number on the wire; 0 where the client left it to the server.
+    pub type_oid: u32,
+    /// Whether `value` is in the protocol's binary format.
+    pub binary: bool,
+    /// The bytes; none for NULL.
+    pub value: Option<Bytes>,
+}
+
+/// Why a command is refused, in words for the client: what and what next, never which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is not permitted, as a lower-case fragment: `drop on public.orders`.
+    pub message: String,
+    /// What the client can do about it.
+    pub hint: Option<String>,
+}
+
+/// What takes a refused frame's place.
+#[derive(Debug)]
+pub struct Refused<C> {
+    /// A frame for the upstream that must fail there.
+    pub upstream: C,
+}
+
+/// How a command came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Which one.
+    pub request: RequestId,
+    /// How.
+    pub ending: Ending,
+}
+
+/// The way in which a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The upstream said that it is done, with its tag (`UPDATE 1`).
+    Completed(String),
+    /// The upstream stopped after a part, as the client asked it to (a row limit).
+    Suspended,
+    /// The upstream refused or failed, with its code (SQLSTATE).
+    Failed(String),
+    /// An earlier command's error made the upstream pass over it: it never ran.
+    Skipped,
+    /// We refused it.
+    Refused,
+}
+
+/// Why a session ends. Each protocol says it in its own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndReason {
+    /// The client said goodbye or hung up.
+    ClientLeft,
+    /// The upstream closed the connection.
+    UpstreamLeft,
+    /// The client broke the protocol.
+    ClientViolation,
+    /// The upstream broke the protocol.
+    UpstreamViolation,
+    /// The principal, or this session, was revoked.
+    Revoked,
+    /// The token or the grant has run out.
+    Expired,
+    /// Policy changed, and no longer lets this principal assume this role.
+    PolicyChanged,
+    /// Nothing was said for too long.
+    Idle,
+    /// The ledger cannot be written: nothing may go on without its record.
+    LedgerUnavailable,
+    /// The gateway stops.
+    Shutdown,
+}
+
+impl EndReason {
+    /// The reason as ledger and logs spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::ClientLeft => "client_left",
+            EndReason::UpstreamLeft => "upstream_left",
+            EndReason::ClientViolation => "client_violation",
+            EndReason::UpstreamViolation => "upstream_violation",
+            EndReason::Revoked => "revoked",
+            EndReason::Expired => "expired",
+            EndReason::PolicyChanged => "policy_changed",
+            EndReason::Idle => "idle",
+            EndReason::LedgerUnavailable => "ledger_unavailable",
+            EndReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// A peer broke its protocol, or sent what this gateway does not know. The connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
