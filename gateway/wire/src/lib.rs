@@ -4,5 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod limits;
+pub mod postgres;
 pub mod protocol;
 pub mod sql;

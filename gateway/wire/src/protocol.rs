@@ -56,8 +56,11 @@ pub enum ClientStep<F> {
     Relay(F),
     /// It belongs to a command that was permitted: pass it on in its place and count its bytes.
     Feed(RequestId, F),
-    /// Nothing goes on: it was swallowed, or more is needed.
+    /// Nothing goes on: the upstream would pass over it.
     Hold,
+    /// What it means depends on answers that are still to come: hand it in again after the upstream's next frame,
+    /// and read nothing more from the client until then.
+    Wait(F),
     /// The client has said goodbye: pass this on, then end.
     Farewell(F),
 }
@@ -93,6 +96,8 @@ pub struct Intent<F> {
     pub first: RequestId,
     /// The frame to forward once every command is permitted.
     pub frame: F,
+    /// What this protocol cannot let pass, whatever policy says; the commands are recorded as refused.
+    pub forbidden: Option<Refusal>,
 }
 
 /// One command to decide and to record.

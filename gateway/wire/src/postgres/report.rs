@@ -1,0 +1,186 @@
+//! The messages that the gateway itself says: errors, notices, readiness. PostgreSQL manual, "Error and Notice Message Fields".
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::frame::{Fields, Malformed, Message};
+use crate::protocol::Refusal;
+
+/// SQLSTATE of a refusal.
+pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// SQLSTATE of a login that failed.
+pub const INVALID_PASSWORD: &str = "28P01";
+/// SQLSTATE of a login that is not allowed here.
+pub const INVALID_AUTHORIZATION: &str = "28000";
+/// SQLSTATE of a session that an operator ended.
+pub const ADMIN_SHUTDOWN: &str = "57P01";
+/// SQLSTATE of a command that cannot run now, such as while the ledger cannot be written.
+pub const CANNOT_CONNECT_NOW: &str = "57P03";
+/// SQLSTATE of a broken protocol.
+pub const PROTOCOL_VIOLATION: &str = "08P01";
+/// SQLSTATE of an upstream that cannot be reached.
+pub const CONNECTION_FAILURE: &str = "08006";
+/// SQLSTATE of something that this gateway does not support.
+pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+/// SQLSTATE of a parameter with a value that is not allowed.
+pub const INVALID_PARAMETER_VALUE: &str = "22023";
+
+/// How severe a report is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The command failed; the connection lives on.
+    Error,
+    /// The connection ends.
+    Fatal,
+}
+
+/// Builds an ErrorResponse. Control characters are taken out of the texts, since they reach a terminal.
+#[must_use]
+pub fn error(severity: Severity, code: &str, message: &str, hint: Option<&str>) -> Message {
+    let severity = match severity {
+        Severity::Error => "ERROR",
+        Severity::Fatal => "FATAL",
+    };
+    Message::build(b'E', |out| {
+        let mut field = |tag: u8, text: &str| {
+            out.put_u8(tag);
+            out.extend(text.bytes().map(|byte| if byte < b' ' || byte == 0x7f { b' ' } else { byte }));
+            out.put_u8(0);
+        };
+        field(b'S', severity);
+        field(b'V', severity);
+        field(b'C', code);
+        field(b'M', message);
+        if let Some(hint) = hint {
+            field(b'H', hint);
+        }
+        out.put_u8(0);
+    })
+}
+
+/// A refusal as the error that the client sees.
+#[must_use]
+pub fn refusal(refusal: &Refusal) -> Message {
+    error(Severity::Error, INSUFFICIENT_PRIVILEGE, &format!("not permitted: {}", refusal.message), refusal.hint.as_deref())
+}
+
+/// What an ErrorResponse or NoticeResponse says, as far as a session looks at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The severity, never translated (field `V`).
+    pub severity: String,
+    /// The SQLSTATE (field `C`).
+    pub code: String,
+    /// The message (field `M`).
+    pub message: String,
+}
+
+impl Report {
+    /// Reads the fields of an ErrorResponse or NoticeResponse.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the message is no list of fields.
+    pub fn read(message: &Message) -> Result<Report, Malformed> {
+        message.parse(|fields| {
+            let mut report = Report::default();
+            loop {
+                let tag = fields.u8()?;
+                if tag == 0 {
+                    return Some(report);
+                }
+                let text = String::from_utf8_lossy(&fields.string()?).into_owned();
+                match tag {
+                    b'V' => report.severity = text,
+                    b'C' => report.code = text,
+                    b'M' => report.message = text,
+                    _ => {}
+                }
+            }
+        })
+    }
+}
+
+/// AuthenticationOk.
+#[must_use]
+pub fn authentication_ok() -> Message {
+    Message::build(b'R', |out| out.put_i32(0))
+}
+
+/// AuthenticationCleartextPassword.
+#[must_use]
+pub fn authentication_cleartext_password() -> Message {
+    Message::build(b'R', |out| out.put_i32(3))
+}
+
+/// AuthenticationSASL with the mechanisms on offer.
+#[must_use]
+pub fn authentication_sasl(mechanisms: &[&str]) -> Message {
+    Message::build(b'R', |out| {
+        out.put_i32(10);
+        for mechanism in mechanisms {
+            put_string(out, mechanism);
+        }
+        out.put_u8(0);
+    })
+}
+
+/// AuthenticationSASLContinue.
+#[must_use]
+pub fn authentication_sasl_continue(challenge: &[u8]) -> Message {
+    Message::build(b'R', |out| {
+        out.put_i32(11);
+        out.put_slice(challenge);
+    })
+}
+
+/// ParameterStatus.
+#[must_use]
+pub fn parameter_status(name: &[u8], value: &[u8]) -> Message {
+    Message::build(b'S', |out| {
+        for text in [name, value] {
+            out.put_slice(text);
+            out.put_u8(0);
+        }
+    })
+}
+
+/// BackendKeyData: what a client sends back to cancel.
+#[must_use]
+pub fn backend_key_data(process_id: u32, secret: &[u8]) -> Message {
+    Message::build(b'K', |out| {
+        out.put_u32(process_id);
+        out.put_slice(secret);
+    })
+}
+
+/// NegotiateProtocolVersion: the newest minor version that we speak, and the `_pq_.` options that we do not know.
+#[must_use]
+pub fn negotiate_protocol_version(minor: u16, unknown: &[Bytes]) -> Message {
+    Message::build(b'v', |out| {
+        out.put_u32(0x0003_0000 | u32::from(minor));
+        out.put_u32(u32::try_from(unknown.len()).unwrap_or(u32::MAX));
+        for name in unknown {
+            out.put_slice(name);
+            out.put_u8(0);
+        }
+    })
+}
+
+/// ReadyForQuery with a transaction status.
+#[must_use]
+pub fn ready_for_query(status: u8) -> Message {
+    Message::build(b'Z', |out| out.put_u8(status))
+}
+
+/// Writes a string and its NUL.
+pub fn put_string(out: &mut BytesMut, text: &str) {
+    out.put_slice(text.as_bytes());
+    out.put_u8(0);
+}
+
+/// The text up to the NUL of a message whose body is one string.
+///
+/// # Errors
+/// [`Malformed`] when the body is anything else.
+pub fn string_body(message: &Message) -> Result<Bytes, Malformed> {
+    message.parse(Fields::string)
+}
