@@ -154,9 +154,13 @@ fn check_certificate(table: &Table<'_>, line: usize, files: &CertificateFiles, n
         _ => {}
     }
     for name in &facts.uncovered {
-        let names = tls::names_of(files).join(", ");
+        let names = valid_names(files);
         table.mistake(line, format!("{chain} is not valid for \"{name}\", only for: {names}"));
     }
+}
+
+fn valid_names(files: &CertificateFiles) -> String {
+    crate::pki::names_of(&files.chain).map(|names| names.join(", ")).unwrap_or_default()
 }
 
 fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
@@ -611,7 +615,7 @@ fn check_certificate_names(table: &Table<'_>, line: usize, files: &CertificateFi
     // Where the files cannot be used at all, that was said when they were named.
     let Ok(facts) = tls::inspect_certificate(files, names) else { return };
     for name in &facts.uncovered {
-        let (chain, valid) = (files.chain.display(), tls::names_of(files).join(", "));
+        let (chain, valid) = (files.chain.display(), valid_names(files));
         table.mistake(line, format!("server_name \"{name}\": {chain} is only valid for: {valid}"));
     }
 }

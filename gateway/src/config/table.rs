@@ -53,11 +53,19 @@ impl Sink {
     }
 
     pub(super) fn mistake(&self, line: usize, text: impl Into<String>) {
-        self.mistakes.borrow_mut().push(Mistake { line, text: text.into() });
+        self.mistakes.borrow_mut().push(Mistake { line, text: self.shortened(text.into()) });
     }
 
     pub(super) fn warning(&self, line: usize, text: impl Into<String>) {
-        self.warnings.borrow_mut().push(Mistake { line, text: text.into() });
+        self.warnings.borrow_mut().push(Mistake { line, text: self.shortened(text.into()) });
+    }
+
+    /// Paths below the configuration's folder read as they were written.
+    fn shortened(&self, text: String) -> String {
+        match self.folder.to_str() {
+            Some(folder) if folder.len() > 1 => text.replace(&format!("{folder}/"), ""),
+            _ => text,
+        }
     }
 
     /// A mistake about something that is not there, which a half-read document cannot show.

@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use rustls::{
 };
 use sha2::Digest;
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::secret::{SecretError, read_private};
 use super::{CertificateFiles, Config, Listener, UpstreamTls};
@@ -329,24 +328,6 @@ pub(super) fn inspect_certificate(files: &CertificateFiles, wanted: &[String]) -
         not_after: parsed.validity().not_after.timestamp(),
         uncovered: wanted.iter().filter(|name| !covers(name)).cloned().collect(),
     })
-}
-
-/// Names that a certificate is valid for, as text, for messages.
-pub(super) fn names_of(files: &CertificateFiles) -> Vec<String> {
-    let Ok(chain) = certificates(&files.chain) else { return Vec::new() };
-    let Some(Ok((_, parsed))) = chain.first().map(|leaf| X509Certificate::from_der(leaf)) else {
-        return Vec::new();
-    };
-    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
-    let as_text = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
-        },
-        _ => None,
-    };
-    names.value.general_names.iter().filter_map(as_text).collect()
 }
 
 /// The certificates of a PEM file of authorities, at least one and each readable.
