@@ -33,10 +33,10 @@ pub(crate) struct Http {
 pub(crate) struct HttpFailure(String);
 
 impl Http {
-    /// With `ca` given (PEM), only those certificates are trusted; without it, the public ones that are built in.
+    /// With `ca` given (PEM), only those authorities are trusted; without it, the system's.
     ///
     /// # Errors
-    /// A lower-case fragment when `ca` holds no certificates.
+    /// A lower-case fragment when there is no authority to trust.
     pub(crate) fn new(ca: Option<&[u8]>, danger_http: bool) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("gatebook/", env!("CARGO_PKG_VERSION")))
@@ -50,15 +50,17 @@ impl Http {
             // It reaches this machine only, and must not leave it through a proxy.
             builder = builder.no_proxy();
         }
-        if let Some(pem) = ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?;
-            if certificates.is_empty() {
-                return Err("holds no certificate".to_owned());
-            }
-            builder = builder.tls_built_in_root_certs(false);
-            for certificate in certificates {
-                builder = builder.add_root_certificate(certificate);
-            }
+        let authorities = match ca {
+            Some(pem) => reqwest::Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?,
+            None if danger_http => Vec::new(),
+            None => system_authorities(),
+        };
+        if authorities.is_empty() && !danger_http {
+            return Err("there is no certificate authority to trust".to_owned());
+        }
+        builder = builder.tls_built_in_root_certs(false);
+        for authority in authorities {
+            builder = builder.add_root_certificate(authority);
         }
         let client = builder.build().map_err(|error| chain(&error))?;
         Ok(Self { client, danger_http })
@@ -166,6 +168,15 @@ impl Discovery {
     pub(crate) fn lists(&self, member: &str, value: &str) -> Option<bool> {
         Some(self.document.get(member)?.as_array()?.iter().any(|element| element == value))
     }
+}
+
+/// Certificates of the system that cannot be read are passed over: trust only gets smaller.
+fn system_authorities() -> Vec<reqwest::Certificate> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!("the system's certificate authorities: {error}");
+    }
+    found.certs.iter().filter_map(|der| reqwest::Certificate::from_der(der).ok()).collect()
 }
 
 /// An error and its causes in one line, without the URL: whoever reports it knows that better.
