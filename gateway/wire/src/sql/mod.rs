@@ -56,6 +56,31 @@ pub struct Statement {
     steps: Arc<[session::Step]>,
 }
 
+/// Which names that a client gave, or will use, in the extended protocol a statement changes by SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renames<'a> {
+    /// None.
+    Nothing,
+    /// One prepared statement: `PREPARE`, `DEALLOCATE`.
+    Statement(&'a str),
+    /// One portal: `DECLARE`, `CLOSE`.
+    Portal(&'a str),
+    /// All portals: `CLOSE ALL`.
+    AllPortals,
+    /// All prepared statements: `DEALLOCATE ALL`.
+    AllStatements,
+    /// All of both, or nobody knows: `DISCARD ALL`, what is opaque.
+    Everything,
+}
+
+impl Statement {
+    /// What running it does to names of prepared statements and portals.
+    #[must_use]
+    pub fn renames(&self) -> Renames<'_> {
+        session::renames(&self.steps)
+    }
+}
+
 impl Analysis {
     /// The analysis of a text about which nothing is known, such as one that is not UTF-8.
     #[must_use]
@@ -100,6 +125,10 @@ impl Statement {
     /// What running it may do to names.
     #[must_use]
     pub fn renames(&self) -> Renames<'_> {
-        if self.steps.iter().any(|step| matches!(step, session::Step::Anything)) { Renames::Everything } else { Renames::Nothing }
+        if self.steps.iter().any(|step| matches!(step, session::Step::Anything)) {
+            Renames::Everything
+        } else {
+            Renames::Nothing
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Analysis, Catalog, Statement};
+use super::{Analysis, Catalog, Renames, Statement};
 
 /// What is known of a session when its login ends.
 #[derive(Debug, Clone)]
@@ -120,4 +120,9 @@ impl Session {
     pub fn parameter_status(&mut self, name: &str, value: &str) {
         let _ = (name, value);
     }
+}
+
+/// What running `steps` does to names that the extended protocol shares with SQL.
+pub(super) fn renames(steps: &[Step]) -> Renames<'_> {
+    if steps.is_empty() { Renames::Nothing } else { Renames::Everything }
 }
