@@ -96,7 +96,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     }
     let certificate = certificate(&root);
     let ledger = ledger(&root.table("ledger", "ledger: "));
-    let issuers = issuers(&root.table("identity", "identity: "));
+    let issuers = issuers(&root.table("identity", ""));
     let resources = resources(&root, certificate.as_ref());
     let limits = limits(&root.table("limits", "limits: "));
     let log = log(&root.table("log", "log: "));
@@ -268,7 +268,7 @@ fn plain(path: &Path) -> PathBuf {
 
 fn issuers(identity: &Table<'_>) -> Vec<IssuerConfig> {
     let mut issuers: Vec<IssuerConfig> = Vec::new();
-    let tables = identity.tables("issuer");
+    let tables = identity.tables("issuer", "issuer");
     for table in &tables {
         let Some(issuer) = issuer(table) else { continue };
         if issuers.iter().any(|known| known.name == issuer.name) {
@@ -285,11 +285,9 @@ fn issuers(identity: &Table<'_>) -> Vec<IssuerConfig> {
     issuers
 }
 
-/// The table's `name`, with which later mistakes in it begin.
-fn name(table: &Table<'_>, kind: &str) -> Option<String> {
-    table.entitle(format!("{kind}: "));
+/// The `name` of a resource or an issuer: policies, the ledger and operators spell it, so its alphabet is plain.
+fn name(table: &Table<'_>) -> Option<String> {
     let name = table.text("name")?;
-    table.entitle(format!("{kind} \"{}\": ", name.value));
     let odd = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
     let first = name.value.starts_with(['-', '_', '.']);
     if name.value.contains(odd) || first || name.value.len() > NAME_BYTES_MAX {
@@ -303,7 +301,7 @@ fn name(table: &Table<'_>, kind: &str) -> Option<String> {
 }
 
 fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
-    let name = name(table, "issuer");
+    let name = name(table);
     let url = table.text("url");
     let (audience, access) = (table.text("audience"), table.text("access_token_audience"));
     let (groups_claim, groups) = (table.text("groups_claim"), table.open("groups"));
@@ -406,7 +404,7 @@ fn check_template(claim: &str, template: &str) -> Result<(), String> {
 }
 
 fn resources(root: &Table<'_>, certificate: Option<&At<CertificateFiles>>) -> Vec<Resource> {
-    let tables = root.tables("resource");
+    let tables = root.tables("resource", "resource");
     if !root.holds("resource") {
         root.warning(0, "there is no [[resource]]: nothing is served");
     }
@@ -488,7 +486,7 @@ fn check_loop<'r>(table: &Table<'_>, resource: &Resource, mut all: impl Iterator
 }
 
 fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option<Resource> {
-    let name = name(table, "resource");
+    let name = name(table);
     let kind = table.choice("kind");
     let listen = addresses(table);
     let server_names = server_names(table);
@@ -716,12 +714,9 @@ fn databases(table: &Table<'_>) -> Vec<String> {
 
 fn roles(resource: &Table<'_>) -> Vec<Role> {
     let mut roles: Vec<Role> = Vec::new();
-    for table in resource.tables("roles") {
-        let title = table.title();
-        table.entitle(format!("{title}role: "));
+    for table in resource.tables("roles", "role") {
         let name = table.text("name");
         if let Some(name) = &name {
-            table.entitle(format!("{title}role \"{}\": ", name.value));
             check_postgres_name(&table, "name", name);
             if roles.iter().any(|known| known.name == name.value) {
                 table.mistake(name.line, "another role has this name");

@@ -191,7 +191,7 @@ impl Secret {
                     return Ok(value.clone());
                 }
                 *cache = None;
-                let value = from_command(program, arguments).await?;
+                let value = from_command(program, arguments, COMMAND_DEADLINE).await?;
                 *cache = Some(Cached { value: value.clone(), valid: Valid::Since(Instant::now()) });
                 Ok(value)
             }
@@ -330,7 +330,7 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretErro
 }
 
 fn from_file(path: &Path, file: &File, stamp: Stamp) -> Result<Zeroizing<String>, SecretError> {
-    as_secret(&*bytes_of(path, file, stamp)?, || path.display().to_string())
+    as_secret(&bytes_of(path, file, stamp)?, || path.display().to_string())
 }
 
 fn bytes_of(path: &Path, file: &File, stamp: Stamp) -> Result<Zeroizing<Vec<u8>>, SecretError> {
@@ -346,7 +346,11 @@ fn bytes_of(path: &Path, file: &File, stamp: Stamp) -> Result<Zeroizing<Vec<u8>>
     if read as u64 > SECRET_BYTES_MAX { Err(too_large()) } else { Ok(bytes) }
 }
 
-async fn from_command(program: &Path, arguments: &[String]) -> Result<Zeroizing<String>, SecretError> {
+async fn from_command(
+    program: &Path,
+    arguments: &[String],
+    deadline: Duration,
+) -> Result<Zeroizing<String>, SecretError> {
     inspect_program(program)?;
     let cannot_run = |source| SecretError::CannotRun { program: program.into(), source };
     let mut command = std::process::Command::new(program);
@@ -365,7 +369,7 @@ async fn from_command(program: &Path, arguments: &[String]) -> Result<Zeroizing<
         }
         child.wait().await.map_err(cannot_run)
     };
-    let ended = tokio::time::timeout(COMMAND_DEADLINE, run).await;
+    let ended = tokio::time::timeout(deadline, run).await;
     let status = ended.map_err(|_| SecretError::CommandLate(program.into()))??;
     drop(group);
     if !status.success() {
@@ -415,4 +419,139 @@ fn as_secret(bytes: &[u8], named: impl Fn() -> String) -> Result<Zeroizing<Strin
         return Err(SecretError::NotText(named()));
     }
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn write(path: &Path, content: &[u8]) {
+        std::fs::write(path, content).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Sets the times of a file back, so that it counts as settled.
+    fn age(path: &Path, seconds: u64) {
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    }
+
+    fn command(script: &str) -> Secret {
+        Secret::new(Source::command(vec!["/bin/sh".into(), "-c".into(), script.into()]).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_rotated_file_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secret = Secret::from_file(&path).unwrap();
+        assert!(matches!(secret.read().await, Err(SecretError::Unreadable { .. })));
+        // In place, with the same length, several times within one tick of the clock.
+        for value in ["aaaa", "bbbb", "cccc"] {
+            write(&path, value.as_bytes());
+            assert_eq!(*secret.read().await.unwrap(), value);
+        }
+        // By rename, as most tools do it.
+        write(&folder.path().join("new"), b"dddd\r\n");
+        age(&folder.path().join("new"), 3_600);
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(*secret.read().await.unwrap(), "dddd");
+        assert_eq!(*secret.clone().read().await.unwrap(), "dddd");
+        // A secret taken away stays away.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(secret.read().await, Err(SecretError::Exposed { mode: 0o640, .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(secret.read().await, Err(SecretError::Unreadable { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_secret_is_refused_without_being_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let secret = Secret::from_file(&path).unwrap();
+        let large = vec![b'x'; usize::try_from(SECRET_BYTES_MAX).unwrap() + 1];
+        for content in [&b""[..], b"\n", b"canary\xff", b"canary\0", &large] {
+            write(&path, content);
+            let error = secret.read().await.unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+            assert!(secret.inspect().is_err());
+        }
+        write(&path, &large[1..]);
+        assert_eq!(secret.read().await.unwrap().len() as u64, SECRET_BYTES_MAX);
+        write(&path, b"two\nlines\n\n");
+        assert_eq!(*secret.read().await.unwrap(), "two\nlines\n");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(matches!(secret.read().await, Err(SecretError::NotAFile(_))));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Only root can give a file away.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        write(&path, b"canary");
+        std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+        let refused = Secret::from_file(&path).unwrap().read().await;
+        assert!(matches!(refused, Err(SecretError::ForeignOwner { owner: 12_345, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_command_runs_once_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = folder.path().join("count");
+        let secret = command(&format!("echo x >> {}; wc -l < {}", count.display(), count.display()));
+        let (one, other) = tokio::join!(secret.read(), secret.read());
+        assert_eq!((one.unwrap().trim(), other.unwrap().trim()), ("1", "1"));
+        secret.forget().await;
+        assert_eq!(secret.read().await.unwrap().trim(), "2");
+    }
+
+    #[tokio::test]
+    async fn a_commands_failure_is_told_without_its_arguments_and_output() {
+        let secret = command("echo canary; echo canary >&2; exit 3");
+        let error = secret.read().await.unwrap_err();
+        assert_eq!(error.to_string(), "/bin/sh ended with exit status: 3");
+        assert!(!format!("{error:?} {secret:?}").contains("canary"));
+        let empty = command("exit 0").read().await.unwrap_err();
+        assert_eq!(empty.to_string(), "the output of /bin/sh is empty");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_or_floods_ends_with_all_its_children() {
+        let hangs = Source::command(vec!["/bin/sh".into(), "-c".into(), "exec sleep 600".into()]).unwrap();
+        let Source::Command { program, arguments } = hangs else { unreachable!() };
+        let late = from_command(&program, &arguments, Duration::from_millis(20)).await;
+        assert!(matches!(late, Err(SecretError::CommandLate(_))));
+
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let flood = command(&format!("sleep 600 & echo $! > {}; exec yes", pid.display()));
+        assert!(matches!(flood.read().await, Err(SecretError::TooLarge(_))));
+        let child = std::fs::read_to_string(&pid).unwrap();
+        let stat = PathBuf::from(format!("/proc/{}/stat", child.trim()));
+        let started = Instant::now();
+        // A killed child may stay as a zombie until someone asks for it.
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(started.elapsed() < Duration::from_secs(10), "the child {child} lives on");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_program_that_others_can_replace_is_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, "#!/bin/sh\necho x\n").unwrap();
+        let secret = Secret::new(Source::command(vec![path.to_str().unwrap().into()]).unwrap());
+        for (mode, runs) in [(0o644, false), (0o757, false), (0o755, true), (0o700, true)] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(secret.inspect().is_ok(), runs, "{mode:o}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! Nothing here stops at the first mistake: a wrong value yields its default, or nothing, and the reader goes on,
 //! so that all mistakes are reported together. What comes out is used only if there were none.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -93,9 +93,9 @@ pub(super) struct Table<'d> {
     sink: &'d Sink,
     place: &'static str,
     /// What mistakes in it begin with, such as `resource "orders-db": `.
-    title: RefCell<String>,
+    title: String,
     entries: Option<&'d DeTable<'d>>,
-    line: Cell<usize>,
+    line: usize,
 }
 
 impl<'d> Table<'d> {
@@ -111,7 +111,7 @@ impl<'d> Table<'d> {
         entries: Option<&'d DeTable<'d>>,
         line: usize,
     ) -> Self {
-        let table = Table { sink, place, title: RefCell::new(title), entries, line: Cell::new(line) };
+        let table = Table { sink, place, title, entries, line };
         table.refuse_unknown();
         table
     }
@@ -123,7 +123,7 @@ impl<'d> Table<'d> {
 
     /// The line that the table begins in.
     pub(super) fn line(&self) -> usize {
-        self.line.get()
+        self.line
     }
 
     /// The line of a value, or of the table where the key was left out.
@@ -131,26 +131,16 @@ impl<'d> Table<'d> {
         self.peek(name).map_or(self.line(), |value| self.sink.line(value.span().start))
     }
 
-    /// What mistakes in it begin with.
-    pub(super) fn title(&self) -> String {
-        self.title.borrow().clone()
-    }
-
-    /// Gives later mistakes a better beginning, once the table's name is known.
-    pub(super) fn entitle(&self, title: String) {
-        *self.title.borrow_mut() = title;
-    }
-
     pub(super) fn mistake(&self, line: usize, text: impl AsRef<str>) {
-        self.sink.mistake(line, format!("{}{}", self.title.borrow(), text.as_ref()));
+        self.sink.mistake(line, format!("{}{}", self.title, text.as_ref()));
     }
 
     pub(super) fn warning(&self, line: usize, text: impl AsRef<str>) {
-        self.sink.warning(line, format!("{}{}", self.title.borrow(), text.as_ref()));
+        self.sink.warning(line, format!("{}{}", self.title, text.as_ref()));
     }
 
     pub(super) fn missing(&self, text: impl AsRef<str>) {
-        self.sink.missing(self.line(), format!("{}{}", self.title.borrow(), text.as_ref()));
+        self.sink.missing(self.line(), format!("{}{}", self.title, text.as_ref()));
     }
 
     pub(super) fn text(&self, name: &'static str) -> Option<At<String>> {
@@ -178,7 +168,11 @@ impl<'d> Table<'d> {
             }
         };
         if items.is_empty() {
-            self.mistake(line, format!("{name} must not be empty; leave the key out instead"));
+            let instead = match self.key(name).absent {
+                Absent::Refused => "",
+                _ => "; leave the key out instead",
+            };
+            self.mistake(line, format!("{name} must not be empty{instead}"));
         }
         let mut texts: Vec<At<String>> = Vec::new();
         for item in items {
@@ -351,13 +345,13 @@ impl<'d> Table<'d> {
             DeValue::Table(entries) => Some((entries, line)),
             _ => self.wrong_type(name, value),
         });
-        let title = format!("{}{title}", self.title.borrow());
+        let title = format!("{}{title}", self.title);
         let line = entries.map_or(self.line(), |(_, line)| line);
         Table::new(self.sink, self.key(name).path, title, entries.map(|(entries, _)| entries), line)
     }
 
-    /// The tables of a list below this one.
-    pub(super) fn tables(&self, name: &'static str) -> Vec<Table<'d>> {
+    /// The tables of a list below this one. Mistakes in each begin with what it is, such as `role`, and its `name`.
+    pub(super) fn tables(&self, name: &'static str, what: &str) -> Vec<Table<'d>> {
         let Some((value, line)) = self.value(name) else { return Vec::new() };
         let items: Vec<_> = match value.get_ref() {
             DeValue::Array(items) => items.iter().collect(),
@@ -379,7 +373,10 @@ impl<'d> Table<'d> {
             match item.get_ref() {
                 DeValue::Table(entries) => {
                     let line = self.sink.line(item.span().start);
-                    let title = self.title.borrow().clone();
+                    let title = match entries.get("name").map(Spanned::get_ref) {
+                        Some(DeValue::String(named)) => format!("{}{what} \"{named}\": ", self.title),
+                        _ => format!("{}{what}: ", self.title),
+                    };
                     tables.push(Table::new(self.sink, self.key(name).path, title, Some(entries), line));
                 }
                 _ => {
