@@ -102,33 +102,3 @@ fn opaque(database: &Arc<str>) -> Meaning {
         facts: Facts { kind: "opaque".to_owned(), statements: 1, ..Facts::default() },
     }
 }
-
-/// Which names of the protocol's own a statement may give another meaning: SQL shares its namespaces of prepared statements and
-/// portals with the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renames<'a> {
-    /// None.
-    Nothing,
-    /// A prepared statement.
-    Statement(&'a str),
-    /// Every prepared statement.
-    AllStatements,
-    /// A portal.
-    Portal(&'a str),
-    /// Every portal.
-    AllPortals,
-    /// Every one of both.
-    Everything,
-}
-
-impl Statement {
-    /// What running it may do to names.
-    #[must_use]
-    pub fn renames(&self) -> Renames<'_> {
-        if self.steps.iter().any(|step| matches!(step, session::Step::Anything)) {
-            Renames::Everything
-        } else {
-            Renames::Nothing
-        }
-    }
-}
