@@ -159,7 +159,8 @@ impl Issuer {
     /// When the address is no loopback address, cannot be listened on, or no randomness is to be had.
     pub async fn start(options: IssuerOptions) -> io::Result<Self> {
         if !options.listen.ip().is_loopback() {
-            let text = format!("the demonstration issuer listens on loopback only, not on {}", options.listen);
+            let text =
+                format!("the demonstration issuer listens on loopback only, not on {}", options.listen);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let listener = TcpListener::bind(options.listen).await?;
@@ -372,7 +373,8 @@ impl Shared {
         // No vowels and no digits: no words, and nothing to mix up (RFC 8628 section 6.1).
         const LETTERS: &[u8] = b"BCDFGHJKLMNPQRSTVWXZ";
         let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "server_error"))?;
+        getrandom::fill(&mut bytes)
+            .map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR, "server_error"))?;
         let letters: Vec<u8> = bytes.iter().map(|byte| LETTERS[usize::from(*byte) % LETTERS.len()]).collect();
         let letters = String::from_utf8_lossy(&letters);
         let user_code = format!("{}-{}", &letters[..4], &letters[4..]);
@@ -381,7 +383,8 @@ impl Shared {
         if devices.len() >= DEVICES_MAX {
             return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"));
         }
-        let device = Device { user_code: user_code.clone(), client, asked: SystemTime::now(), approved: None };
+        let device =
+            Device { user_code: user_code.clone(), client, asked: SystemTime::now(), approved: None };
         devices.insert(device_code.clone(), device);
         Ok(json!({
             "device_code": device_code,
@@ -540,4 +543,144 @@ fn random() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use serde_json::{Map, json};
+
+    use super::{Issuer, IssuerOptions, TokenClaims, TokenKind};
+    use crate::identity::{Cause, Credential, Identity, IssuerConfig};
+
+    fn options(listen: &str) -> IssuerOptions {
+        IssuerOptions {
+            listen: listen.parse().expect("an address"),
+            host: "localhost".to_owned(),
+            tls: None,
+            clients: Vec::new(),
+        }
+    }
+
+    fn config(issuer: &Issuer) -> IssuerConfig {
+        let mut config = IssuerConfig::new("demo", issuer.url(), "gatebook");
+        config.groups_claim = Some("groups".to_owned());
+        config.danger_http = true;
+        config
+    }
+
+    #[tokio::test]
+    async fn keys_rotate() {
+        let issuer = Issuer::start(options("127.0.0.1:0")).await.expect("an issuer");
+        let identity = Identity::new(&[config(&issuer)]).expect("a configuration");
+        let issue = || issuer.issue(&TokenClaims::new("lee", "gatebook")).expect("a token");
+        let now = SystemTime::now();
+        let verify = async |token: &str, seconds: u64| {
+            identity.verify(&Credential::from(token), now + Duration::from_secs(seconds)).await.is_ok()
+        };
+        let before = issue();
+        assert!(verify(&before, 0).await);
+        issuer.rotate(false).expect("a key");
+        let after = issue();
+        assert!(verify(&after, 20).await && verify(&before, 20).await);
+        assert_eq!(issuer.key_requests(), 2);
+        issuer.rotate(true).expect("a key");
+        assert!(verify(&issue(), 40).await);
+        assert!(!verify(&before, 40).await && !verify(&after, 40).await, "withdrawn with their key");
+    }
+
+    #[tokio::test]
+    async fn over_tls_it_is_trusted_by_its_own_authority_only() {
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let certificate = params.self_signed(&pair).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(pair.serialize_der()).expect("a key");
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a configuration");
+        let options = IssuerOptions { tls: Some(Arc::new(tls)), ..options("127.0.0.1:0") };
+        let issuer = Issuer::start(options).await.expect("an issuer");
+        assert!(issuer.url().starts_with("https://localhost:"));
+        let mut claims = TokenClaims::new("lee", "gatebook");
+        claims.groups = vec!["dba".to_owned()];
+        let credential = Credential::from(issuer.issue(&claims).expect("a token").as_str());
+        let mut config = config(&issuer);
+        config.danger_http = false;
+        config.ca = Some(certificate.pem().into_bytes());
+        let trusting = Identity::new(std::slice::from_ref(&config)).expect("a configuration");
+        let principal = trusting.verify(&credential, SystemTime::now()).await.expect("a principal");
+        assert_eq!(&*principal.groups()[0], "dba");
+
+        let other = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        config.ca = Some(params.self_signed(&other).expect("a certificate").pem().into_bytes());
+        let distrusting = Identity::new(&[config]).expect("a configuration");
+        let rejected =
+            distrusting.verify(&credential, SystemTime::now()).await.expect_err("another authority");
+        assert_eq!(rejected.cause(), Cause::ProviderUnreachable, "{rejected}");
+    }
+
+    #[tokio::test]
+    async fn claims_can_be_replaced_and_kinds_differ() {
+        let issuer = Issuer::start(options("127.0.0.1:0")).await.expect("an issuer");
+        let identity = Identity::new(&[config(&issuer)]).expect("a configuration");
+        let cause = async |claims: TokenClaims| {
+            let token = issuer.issue(&claims).expect("a token");
+            let verified = identity.verify(&Credential::from(token.as_str()), SystemTime::now()).await;
+            verified.err().map(|rejected| rejected.cause())
+        };
+        let good = TokenClaims::new("lee", "gatebook");
+        assert_eq!(cause(good.clone()).await, None);
+        let expired = Map::from_iter([("exp".to_owned(), json!(1))]);
+        assert_eq!(cause(TokenClaims { claims: expired, ..good.clone() }).await, Some(Cause::Expired));
+        let kind = TokenKind::Access { client: "cli".to_owned() };
+        assert_eq!(cause(TokenClaims { kind, ..good }).await, Some(Cause::WrongPurpose));
+    }
+
+    #[tokio::test]
+    async fn it_listens_on_loopback_only_and_answers_what_it_knows() {
+        assert!(Issuer::start(options("0.0.0.0:0")).await.is_err());
+        let issuer = Issuer::start(options("127.0.0.1:0")).await.expect("an issuer");
+        let address = issuer.address();
+        let ask = move |request: String| {
+            let mut stream = std::net::TcpStream::connect(address).expect("a connection");
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
+            stream.write_all(request.as_bytes()).expect("a request");
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        };
+        let post = |path: &str, body: &str| {
+            let length = body.len();
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+        };
+        let long = format!("a={}", "x".repeat(20_000));
+        let cases = [
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".to_owned(), "404"),
+            (post("/token", ""), "unsupported_grant_type"),
+            (post("/token", "grant_type=client_credentials"), "invalid_client"),
+            (post("/token", "grant_type=client_credentials&client_id=a&client_secret=b"), "invalid_client"),
+            (post("/token", "grant_type=a&grant_type=b"), "invalid_request"),
+            (post("/token", &long), "invalid_request"),
+            (post("/device_authorization", ""), "invalid_client"),
+            ("nonsense\r\n\r\n".to_owned(), "400"),
+        ];
+        tokio::task::spawn_blocking(move || {
+            for (request, expected) in cases {
+                let answer = ask(request.clone());
+                assert!(answer.contains(expected), "{request}: {answer}");
+            }
+        })
+        .await
+        .expect("answers");
+    }
 }

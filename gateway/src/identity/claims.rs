@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::jws::Unverified;
 use super::json::{self, Object};
+use super::jws::Unverified;
 use super::principal::Validity;
 use super::rejected::{Cause, Rejected, quoted};
 
@@ -59,7 +59,8 @@ impl Rules {
             .find_map(|claim| claims.get(*claim)?.as_str().filter(|name| fit_to_show(name, NAME_BYTES_MAX)))
             .map_or_else(|| Arc::clone(&subject), Arc::from);
         let token_id = json::optional_str(claims, "jti").map_err(bad)?;
-        let token_id = token_id.filter(|id| fit_to_show(id, NAME_BYTES_MAX)).map(|id| format!("jti:{id}").into());
+        let token_id =
+            token_id.filter(|id| fit_to_show(id, NAME_BYTES_MAX)).map(|id| format!("jti:{id}").into());
         Ok(Accepted { subject, name, client: client.map(Arc::from), token_id, validity })
     }
 

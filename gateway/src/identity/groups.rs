@@ -43,7 +43,10 @@ enum Part {
 impl GroupRules {
     /// # Errors
     /// One lower-case fragment for each template that cannot mean what was meant.
-    pub(super) fn new(claim: Option<&str>, templates: &BTreeMap<String, String>) -> Result<Self, Vec<String>> {
+    pub(super) fn new(
+        claim: Option<&str>,
+        templates: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<String>> {
         let mut mistakes = Vec::new();
         let mut parsed = Vec::new();
         if claim == Some("") {
@@ -221,7 +224,12 @@ mod tests {
         check(None, &both, r#"{"ref":"main"}"#, Ok(&[]));
         let prefix = [("groups", "corp/{groups}")];
         check(None, &prefix, r#"{"groups":["a","b"]}"#, Ok(&["corp/a", "corp/b"]));
-        check(None, &[("ref_protected", "protected={ref_protected}")], r#"{"ref_protected":false}"#, Ok(&["protected=false"]));
+        check(
+            None,
+            &[("ref_protected", "protected={ref_protected}")],
+            r#"{"ref_protected":false}"#,
+            Ok(&["protected=false"]),
+        );
     }
 
     #[test]
@@ -238,9 +246,16 @@ mod tests {
 
     #[test]
     fn templates_that_cannot_mean_what_was_meant_are_refused() {
-        for (claim, text) in
-            [("a", "constant"), ("a", "{b}"), ("a", "{a"), ("a", "a}"), ("a", "{}"), ("a", "{a}{"), ("a", "{{a}}"), ("a", "")]
-        {
+        for (claim, text) in [
+            ("a", "constant"),
+            ("a", "{b}"),
+            ("a", "{a"),
+            ("a", "a}"),
+            ("a", "{}"),
+            ("a", "{a}{"),
+            ("a", "{{a}}"),
+            ("a", ""),
+        ] {
             let templates = BTreeMap::from([(claim.to_owned(), text.to_owned())]);
             assert!(GroupRules::new(None, &templates).is_err(), "{text}");
         }

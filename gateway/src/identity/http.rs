@@ -11,7 +11,7 @@ use openidconnect::{HttpRequest, HttpResponse, reqwest};
 use thiserror::Error;
 
 use super::json::{self, Object};
-use super::rejected::quoted;
+pub(crate) use super::rejected::quoted;
 
 /// The longest that a connection to an issuer may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -132,7 +132,8 @@ impl Http {
     pub(crate) async fn discover(&self, issuer: &str) -> Result<Discovery, String> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|error| format!("{}: {error}", quoted(&url)))?;
-        let document = json::object(&self.document(&url).await?).map_err(|error| format!("{url}: {error}"))?;
+        let document =
+            json::object(&self.document(&url).await?).map_err(|error| format!("{url}: {error}"))?;
         let named = json::optional_str(&document, "issuer").ok().flatten();
         if named != Some(issuer) {
             let named = named.map_or_else(|| "nobody".to_owned(), quoted);

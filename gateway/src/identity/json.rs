@@ -108,11 +108,9 @@ mod tests {
 
     #[test]
     fn members_that_stand_twice_are_refused_at_any_depth() {
-        for text in [
-            r#"{"sub":"a","sub":"b"}"#,
-            r#"{"sub":"a","s\u0075b":"a"}"#,
-            r#"{"a":{"b":[{"c":1,"c":1}]}}"#,
-        ] {
+        for text in
+            [r#"{"sub":"a","sub":"b"}"#, r#"{"sub":"a","s\u0075b":"a"}"#, r#"{"a":{"b":[{"c":1,"c":1}]}}"#]
+        {
             let error = object(text.as_bytes()).expect_err(text);
             assert!(error.contains("stands twice"), "{text}: {error}");
         }

@@ -186,8 +186,7 @@ impl Keys {
             (2.., None) => return SignatureVerdict::Ambiguous,
             _ => {}
         }
-        let good =
-            |key: &Key| key.library.verify_signature(&algorithm.library(), signed, signature).is_ok();
+        let good = |key: &Key| key.library.verify_signature(&algorithm.library(), signed, signature).is_ok();
         if fitting().any(good) { SignatureVerdict::Good } else { SignatureVerdict::Bad }
     }
 }
@@ -249,13 +248,19 @@ impl Key {
             }
             (kind, curve) => {
                 let kind = super::rejected::quoted(kind);
-                return Err(format!("{name}: kind {kind} {} is not used", curve.map_or(String::new(), super::rejected::quoted)));
+                return Err(format!(
+                    "{name}: kind {kind} {} is not used",
+                    curve.map_or(String::new(), super::rejected::quoted)
+                ));
             }
         };
         if let Some(declared) = json::optional_str(jwk, "alg")? {
             algorithms.retain(|algorithm| declared.parse() == Ok(*algorithm));
             if algorithms.is_empty() {
-                return Err(format!("{name}: algorithm {} does not fit it", super::rejected::quoted(declared)));
+                return Err(format!(
+                    "{name}: algorithm {} does not fit it",
+                    super::rejected::quoted(declared)
+                ));
             }
         }
         let library = serde_json::from_value(jwk_of_library).map_err(|error| format!("{name}: {error}"))?;
@@ -294,7 +299,10 @@ mod tests {
             (r#"{"kty":"RSA","n":"AQ==","e":"AQAB"}"#.to_owned(), "bad modulus"),
             (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","d":"AAAA"}"#.to_owned(), "secret key material"),
             (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","use":"enc"}"#.to_owned(), "not for signatures"),
-            (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","key_ops":["sign"]}"#.to_owned(), "not for verification"),
+            (
+                r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","key_ops":["sign"]}"#.to_owned(),
+                "not for verification",
+            ),
             (r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA","alg":"HS256"}"#.to_owned(), "does not fit"),
             (r#"{"kty":"OKP","crv":"Ed25519"}"#.to_owned(), "member x is missing"),
             (r#"{"kty":"EC","crv":"secp256k1","x":"AA","y":"AA"}"#.to_owned(), "is not used"),

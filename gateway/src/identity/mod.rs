@@ -143,7 +143,8 @@ impl Identity {
             Self { issuers: Vec::new(), places: BTreeMap::new(), remembered: Cache::new(REMEMBERED_MAX) };
         let mut mistakes = Vec::new();
         for config in configs {
-            let mut mistaken = |mistake: String| mistakes.push(format!("issuer {:?}: {mistake}", config.name));
+            let mut mistaken =
+                |mistake: String| mistakes.push(format!("issuer {:?}: {mistake}", config.name));
             if identity.issuers.iter().any(|issuer| *issuer.name == *config.name) {
                 mistaken("the name stands twice".to_owned());
             }

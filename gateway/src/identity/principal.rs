@@ -107,7 +107,8 @@ impl Principal {
     /// A principal that nobody verified, for tests of what comes after identity.
     #[cfg(test)]
     pub(crate) fn for_test(kind: PrincipalKind, issuer: &str, subject: &str, groups: &[&str]) -> Self {
-        let groups: std::collections::BTreeSet<Arc<str>> = groups.iter().map(|group| Arc::from(*group)).collect();
+        let groups: std::collections::BTreeSet<Arc<str>> =
+            groups.iter().map(|group| Arc::from(*group)).collect();
         Self {
             kind,
             id: format!("{issuer}:{subject}").into(),

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use openidconnect::core::{CoreEdDsaPrivateSigningKey, CoreHmacKey, CoreJwsSigningAlgorithm, CoreRsaPrivateSigningKey};
+use openidconnect::core::{
+    CoreEdDsaPrivateSigningKey, CoreHmacKey, CoreJwsSigningAlgorithm, CoreRsaPrivateSigningKey,
+};
 use openidconnect::{JsonWebKeyId, PrivateSigningKey as _};
 use parking_lot::Mutex;
 use rcgen::{PublicKeyData as _, SigningKey as _};
@@ -127,7 +129,11 @@ impl Stand {
         let mut claims = self.claims();
         for (name, value) in changes.as_object().expect("an object") {
             let object = claims.as_object_mut().expect("an object");
-            if value.is_null() { object.remove(name) } else { object.insert(name.clone(), value.clone()) };
+            if value.is_null() {
+                object.remove(name)
+            } else {
+                object.insert(name.clone(), value.clone())
+            };
         }
         claims
     }
@@ -192,7 +198,9 @@ impl Key {
 
     fn sign(&self, signed: &[u8]) -> Vec<u8> {
         match &self.secret {
-            Secret::Ed25519(key, _) => key.sign(&CoreJwsSigningAlgorithm::EdDsa, signed).expect("a signature"),
+            Secret::Ed25519(key, _) => {
+                key.sign(&CoreJwsSigningAlgorithm::EdDsa, signed).expect("a signature")
+            }
             Secret::Rsa(key) => {
                 let algorithm = match self.alg {
                     "PS256" => CoreJwsSigningAlgorithm::RsaSsaPssSha256,
@@ -275,8 +283,7 @@ async fn a_token_becomes_a_principal() {
 
 #[tokio::test]
 async fn every_default_algorithm_is_verified() {
-    let keys =
-        [Key::rsa("rs", "RS256"), Key::rsa("ps", "PS256"), Key::p256("es"), Key::ed25519("ed")];
+    let keys = [Key::rsa("rs", "RS256"), Key::rsa("ps", "PS256"), Key::p256("es"), Key::ed25519("ed")];
     let stand = Stand::start(&keys.iter().collect::<Vec<_>>()).await;
     let identity = stand.identity();
     for key in &keys {
@@ -284,7 +291,12 @@ async fn every_default_algorithm_is_verified() {
         assert!(verify(&identity, &token, NOW).await.is_ok(), "{}", key.alg);
         let (signed, _) = token.rsplit_once('.').expect("three parts");
         let other = BASE64_URL_SAFE_NO_PAD.encode(key.sign(b"something else"));
-        assert_eq!(cause(&identity, &format!("{signed}.{other}"), NOW).await, Cause::BadSignature, "{}", key.alg);
+        assert_eq!(
+            cause(&identity, &format!("{signed}.{other}"), NOW).await,
+            Cause::BadSignature,
+            "{}",
+            key.alg
+        );
     }
     let unnamed = keys[2].token_with(&json!({ "alg": "ES256" }), &stand.claims());
     assert!(verify(&identity, &unnamed, NOW).await.is_ok(), "the only key that fits needs no name");
@@ -408,7 +420,8 @@ async fn forged_tokens_are_refused() {
             let header = json!({ "alg": "HS256", "kid": kid }).to_string();
             let signed = signing_input(&header, &stand.claims().to_string());
             let hmac = CoreHmacKey::new(secret.clone());
-            let signature = hmac.sign(&CoreJwsSigningAlgorithm::HmacSha256, signed.as_bytes()).expect("a signature");
+            let signature =
+                hmac.sign(&CoreJwsSigningAlgorithm::HmacSha256, signed.as_bytes()).expect("a signature");
             let token = format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
             assert_eq!(cause(&identity, &token, NOW).await, Cause::AlgorithmNotAllowed);
         }
@@ -416,7 +429,8 @@ async fn forged_tokens_are_refused() {
 
     // A key that the token brings along is not looked at.
     let own = Key::ed25519("mine");
-    let header = json!({ "alg": "EdDSA", "kid": "ed", "jwk": own.jwk(), "jku": format!("{}/keys", stand.url) });
+    let header =
+        json!({ "alg": "EdDSA", "kid": "ed", "jwk": own.jwk(), "jku": format!("{}/keys", stand.url) });
     assert_eq!(cause(&identity, &own.token_with(&header, &stand.claims()), NOW).await, Cause::BadSignature);
 
     // A key serves the algorithm that it was published for, and no other.
@@ -472,7 +486,8 @@ async fn access_tokens_have_an_audience_of_their_own() {
     let key = Key::ed25519("one");
     let stand = Stand::start(&[&key]).await;
     let identity = stand.identity();
-    let claims = stand.claims_but(json!({ "aud": ["urn:gatebook", "urn:other"], "client_id": "ci", "nbf": null }));
+    let claims =
+        stand.claims_but(json!({ "aud": ["urn:gatebook", "urn:other"], "client_id": "ci", "nbf": null }));
     let principal = verify(&identity, &key.access_token(&claims), NOW).await.expect("a principal");
     assert_eq!(principal.client().map(AsRef::as_ref), Some("ci"));
     let spelled = json!({ "alg": "EdDSA", "kid": "one", "typ": "Application/AT+JWT" });
@@ -577,7 +592,9 @@ async fn known_keys_serve_while_the_provider_is_down_and_no_longer() {
     let mut config = stand.config();
     config.keys_max_age = Duration::from_secs(3600);
     let identity = Identity::new(&[config]).expect("a provider that is down is no reason not to start");
-    let token = |seconds: u64| key.token(&stand.claims_but(json!({ "exp": seconds + 600, "jti": seconds.to_string() })));
+    let token = |seconds: u64| {
+        key.token(&stand.claims_but(json!({ "exp": seconds + 600, "jti": seconds.to_string() })))
+    };
 
     stand.state.lock().up = false;
     assert_eq!(cause(&identity, &token(NOW), NOW).await, Cause::ProviderUnreachable);
@@ -593,7 +610,11 @@ async fn known_keys_serve_while_the_provider_is_down_and_no_longer() {
     assert_eq!(cause(&identity, &other.token(&stand.claims()), NOW + 30).await, Cause::ProviderUnreachable);
     let last = NOW + 10 + 3600;
     assert!(verify(&identity, &token(last), last).await.is_ok(), "its keys still serve");
-    assert_eq!(cause(&identity, &token(last), last + 1).await, Cause::ProviderUnreachable, "they are too old");
+    assert_eq!(
+        cause(&identity, &token(last), last + 1).await,
+        Cause::ProviderUnreachable,
+        "they are too old"
+    );
     stand.state.lock().up = true;
     assert!(verify(&identity, &token(last), last + 11).await.is_ok());
 }
@@ -647,9 +668,10 @@ async fn a_provider_cannot_send_us_elsewhere() {
         ("no JSON", "<html>".to_owned(), None, "is not strict JSON"),
     ];
     for (what, discovery, answer, expected) in cases {
-        let mut state = stand.state.lock();
-        (state.discovery, state.answer) = (discovery, answer);
-        drop(state);
+        {
+            let mut state = stand.state.lock();
+            (state.discovery, state.answer) = (discovery, answer);
+        }
         let identity = stand.identity();
         let rejected = verify(&identity, &key.token(&stand.claims()), NOW).await.expect_err(what);
         assert_eq!(rejected.cause(), Cause::ProviderUnreachable, "{what}: {rejected}");
