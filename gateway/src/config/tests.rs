@@ -15,10 +15,10 @@ use super::*;
 use crate::pki::{Authority, Secrecy, create};
 
 /// A folder that holds what configurations name.
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         std::fs::create_dir(path.join("policies")).expect("policies");
@@ -31,7 +31,7 @@ impl Folder {
         Folder(folder)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -40,7 +40,7 @@ impl Folder {
         check(&self.path(CONFIG_FILE))
     }
 
-    fn config(&self, text: &str) -> Config {
+    pub(super) fn config(&self, text: &str) -> Config {
         let Check { report, config } = self.check(text);
         config.unwrap_or_else(|| panic!("{report}\n{text}"))
     }
@@ -63,13 +63,13 @@ impl Folder {
     }
 }
 
-const TOP: &str = r#"certificate = { chain = "server.pem", key = "server.key" }
+pub(super) const TOP: &str = r#"certificate = { chain = "server.pem", key = "server.key" }
 [ledger]
 path = "ledger"
 origin = "gw.example/ledger"
 "#;
 
-const RESOURCE: &str = r#"[[resource]]
+pub(super) const RESOURCE: &str = r#"[[resource]]
 name = "orders-db"
 kind = "postgres"
 listen = "127.0.0.1:6432"
@@ -415,7 +415,8 @@ fn listeners_that_cannot_be_told_apart_are_refused() {
     };
     let named = |listen: &str, name: &str| format!("listen = \"{listen}\"\nserver_name = \"{name}\"");
     let plain = |listen: &str| format!("listen = \"{listen}\"");
-    let cases: [(String, String, &[(usize, &str)]); 9] = [
+    type Case<'a> = (String, String, &'a [(usize, &'a str)]);
+    let cases: [Case<'_>; 9] = [
         (plain("127.0.0.1:1"), plain("127.0.0.1:2"), &[]),
         (plain("127.0.0.1:0"), plain("127.0.0.1:0"), &[]),
         (named("127.0.0.1:1", "orders.example"), named("127.0.0.1:1", "wages.example"), &[]),

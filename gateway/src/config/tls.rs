@@ -509,3 +509,6 @@ impl CertificateFiles {
         Ok((stamp(&self.chain)?, stamp(&self.key)?))
     }
 }
+
+#[cfg(test)]
+mod tests;
