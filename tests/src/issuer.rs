@@ -1,1 +1,252 @@
-//! Placeholder.
+//! An identity provider of the test's own, which will sign whatever it is asked to.
+//!
+//! It serves discovery and keys over TLS and makes tokens, good ones and every kind of bad one: that is what a real
+//! provider refuses to do. Real providers are tested beside it (`tests/oidc`).
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+
+use crate::Authority;
+
+/// The audience of good tokens.
+pub const AUDIENCE: &str = "gatebook";
+
+/// How long one request may take.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// The longest request head that is read.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// A running provider. It ends with this value.
+pub struct Issuer {
+    url: String,
+    authority: Authority,
+    shared: Arc<Shared>,
+    address: std::net::SocketAddr,
+}
+
+struct Shared {
+    keys: Mutex<Vec<Key>>,
+    requests: AtomicUsize,
+    stopped: AtomicBool,
+}
+
+/// A signing key with its name.
+pub struct Key {
+    id: String,
+    pair: EcdsaKeyPair,
+}
+
+impl Key {
+    /// Makes a key.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        let random = SystemRandom::new();
+        let document =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("randomness");
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random);
+        Self { id: id.to_owned(), pair: pair.expect("a key that was just made is valid") }
+    }
+
+    /// Its public half as a JWK.
+    #[must_use]
+    pub fn jwk(&self) -> Value {
+        // An uncompressed point: 4, x, y (SEC 1 section 2.3.3).
+        let point = self.pair.public_key().as_ref();
+        json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.id,
+               "x": encode(&point[1..33]), "y": encode(&point[33..65])})
+    }
+
+    /// Signs claims under a header of the caller's choice.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    #[must_use]
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let text = unsigned(header, claims);
+        let signature = self.pair.sign(&SystemRandom::new(), text.as_bytes()).expect("randomness");
+        format!("{text}.{}", encode(signature.as_ref()))
+    }
+
+    /// The header of a good token.
+    #[must_use]
+    pub fn header(&self) -> Value {
+        json!({"alg": "ES256", "typ": "JWT", "kid": self.id})
+    }
+}
+
+/// Header and claims in their encoding, the dot between them included and no signature after them.
+#[must_use]
+pub fn unsigned(header: &Value, claims: &Value) -> String {
+    format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()))
+}
+
+/// Base64 as tokens spell it.
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Seconds since 1970, now.
+///
+/// # Panics
+/// When the clock stands before 1970.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs()
+}
+
+impl Issuer {
+    /// Starts a provider.
+    ///
+    /// # Panics
+    /// When no loopback port is free.
+    #[must_use]
+    pub fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a loopback port is free");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let url = format!("https://localhost:{}", address.port());
+        let authority = Authority::new();
+        let tls = Arc::new(authority.issue(&["localhost", "127.0.0.1"]).server());
+        let shared = Arc::new(Shared {
+            keys: Mutex::new(vec![Key::new("first")]),
+            requests: AtomicUsize::new(0),
+            stopped: AtomicBool::new(false),
+        });
+        let (served, of) = (Arc::clone(&shared), url.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if served.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (tls, served, of) = (Arc::clone(&tls), Arc::clone(&served), of.clone());
+                // A client that breaks off is the client's affair.
+                std::thread::spawn(move || serve(stream, tls, &served, &of));
+            }
+        });
+        Self { url, authority, shared, address }
+    }
+
+    /// Its URL, which is also the `iss` of its tokens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Writes the certificate of the authority that vouches for its TLS.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn write_authority(&self, file: &Path) {
+        std::fs::write(file, self.authority.pem()).expect("the folder can be written");
+    }
+
+    /// How many times its keys were fetched.
+    #[must_use]
+    pub fn key_requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// The claims of a good token that is valid for an hour.
+    #[must_use]
+    pub fn claims(&self, subject: &str, groups: &[&str]) -> Value {
+        json!({"iss": self.url, "sub": subject, "aud": AUDIENCE, "iat": now() - 1, "exp": now() + 3600,
+               "groups": groups, "preferred_username": subject})
+    }
+
+    /// A good token.
+    #[must_use]
+    pub fn token(&self, subject: &str, groups: &[&str]) -> String {
+        self.sign(&self.claims(subject, groups))
+    }
+
+    /// Signs claims as a good token's.
+    #[must_use]
+    pub fn sign(&self, claims: &Value) -> String {
+        self.with_key(|key| key.sign(&key.header(), claims))
+    }
+
+    /// Does something with the key that signs.
+    ///
+    /// # Panics
+    /// Never: there is always a key.
+    pub fn with_key<T>(&self, act: impl FnOnce(&Key) -> T) -> T {
+        act(self.shared.keys.lock().expect("no holder panics").last().expect("there is a key"))
+    }
+
+    /// Signs with a new key from now on. The old ones stay published, or not.
+    ///
+    /// # Panics
+    /// Never: no holder of the keys panics.
+    pub fn rotate(&self, id: &str, keep_old: bool) {
+        let mut keys = self.shared.keys.lock().expect("no holder panics");
+        if !keep_old {
+            keys.clear();
+        }
+        keys.push(Key::new(id));
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn serve(stream: TcpStream, tls: Arc<rustls::ServerConfig>, shared: &Shared, url: &str) -> Option<()> {
+    stream.set_read_timeout(Some(REQUEST_MAX)).ok()?;
+    stream.set_write_timeout(Some(REQUEST_MAX)).ok()?;
+    let mut stream = rustls::StreamOwned::new(rustls::ServerConnection::new(tls).ok()?, stream);
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= HEAD_BYTES_MAX || stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let (status, body) = match head.split(' ').nth(1)? {
+        "/.well-known/openid-configuration" => ("200 OK", discovery(url)),
+        "/jwks" => {
+            shared.requests.fetch_add(1, Ordering::SeqCst);
+            let keys = shared.keys.lock().ok()?;
+            ("200 OK", json!({"keys": keys.iter().map(Key::jwk).collect::<Vec<_>>()}))
+        }
+        _ => ("404 Not Found", json!({"error": "not_found"})),
+    };
+    let body = body.to_string();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).ok()?;
+    stream.conn.send_close_notify();
+    stream.flush().ok()
+}
+
+fn discovery(url: &str) -> Value {
+    json!({
+        "issuer": url,
+        "authorization_endpoint": format!("{url}/authorize"),
+        "token_endpoint": format!("{url}/token"),
+        "jwks_uri": format!("{url}/jwks"),
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}

@@ -1,0 +1,126 @@
+// provider.mjs KEY CERTIFICATE: a real OpenID Connect provider on a free port of loopback, over TLS.
+//
+// It prints `listening on URL` when it is up, and then reads commands from its standard input, one a line, each answered by
+// one line: `done`, or `failed REASON`. It ends when its input does, so that it never outlives a test.
+//
+//   rotate                    sign with new keys; the former ones stay published
+//   withdraw                  sign with new keys; the former ones are gone, with all of their tokens
+//   approve CODE SUBJECT      approve the device that shows CODE, as SUBJECT
+//
+// Clients: `cli` (public, device flow) and `ci` (secret `ci-secret`, client credentials). Subjects are those of `groups` below.
+// ID tokens are for the client; access tokens are JWTs (RFC 9068) for the resource that was asked for, or `urn:gatebook`.
+import crypto from 'node:crypto';
+import fs from 'node:fs';
+import https from 'node:https';
+import readline from 'node:readline';
+import { Provider } from 'oidc-provider';
+
+const groups = { alice: ['dba', 'dev'], bob: ['dev'] };
+const scopes = 'openid profile groups';
+
+function freshKeys() {
+  const rsa = crypto.generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const ec = crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  const jwk = (pair, alg) => ({ ...pair.privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: crypto.randomUUID() });
+  return [jwk(rsa, 'RS256'), jwk(ec, 'ES256')];
+}
+
+// One store for all providers that a rotation makes.
+const stored = new Map();
+const userCodes = new Map();
+class Store {
+  constructor(kind) { this.kind = kind; }
+  key(id) { return `${this.kind} ${id}`; }
+  async upsert(id, payload) {
+    stored.set(this.key(id), { ...payload });
+    if (payload.userCode) userCodes.set(payload.userCode, id);
+  }
+  async find(id) { return stored.get(this.key(id)); }
+  async findByUserCode(code) { return this.find(userCodes.get(code)); }
+  async findByUid() { return undefined; }
+  async consume(id) { stored.get(this.key(id)).consumed = Math.floor(Date.now() / 1000); }
+  async destroy(id) { stored.delete(this.key(id)); }
+  async revokeByGrantId() {}
+}
+
+function provider(issuer, keys) {
+  return new Provider(issuer, {
+    adapter: Store,
+    jwks: { keys },
+    cookies: { keys: [crypto.randomUUID()] },
+    clients: [
+      {
+        client_id: 'cli', token_endpoint_auth_method: 'none', application_type: 'native', redirect_uris: [], response_types: [],
+        grant_types: ['urn:ietf:params:oauth:grant-type:device_code'],
+      },
+      { client_id: 'ci', client_secret: 'ci-secret', redirect_uris: [], response_types: [], grant_types: ['client_credentials'] },
+    ],
+    scopes: scopes.split(' '),
+    claims: { openid: ['sub'], profile: ['preferred_username'], groups: ['groups'] },
+    conformIdTokenClaims: false,
+    findAccount: async (_, id) => groups[id] && {
+      accountId: id,
+      claims: async () => ({ sub: id, preferred_username: id, groups: groups[id] }),
+    },
+    extraTokenClaims: async (_, token) => ({ groups: token.accountId ? groups[token.accountId] : ['ci/shop/deploy'] }),
+    ttl: { AccessToken: 300, ClientCredentials: 300, DeviceCode: 300, Grant: 300, IdToken: 300 },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: async () => 'urn:gatebook',
+        useGrantedResource: async () => true,
+        getResourceServerInfo: async (_, resource) => ({
+          scope: 'read', audience: resource, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } },
+        }),
+      },
+    },
+  });
+}
+
+async function approve(at, code, subject) {
+  const device = await at.DeviceCode.findByUserCode(code.replaceAll('-', ''), { ignoreExpiration: true });
+  if (!device) throw new Error('no such code');
+  const grant = new at.Grant({ accountId: subject, clientId: device.clientId });
+  grant.addOIDCScope(scopes);
+  grant.addResourceScope('urn:gatebook', 'read');
+  Object.assign(device, {
+    accountId: subject, grantId: await grant.save(), scope: device.params.scope, claims: {}, resource: 'urn:gatebook',
+    authTime: Math.floor(Date.now() / 1000),
+  });
+  await device.save(300);
+}
+
+const [key, cert] = process.argv.slice(2).map((file) => fs.readFileSync(file));
+let keys = freshKeys();
+let current;
+let answer;
+const server = https.createServer({ key, cert }, (request, response) => answer(request, response));
+server.listen(0, '127.0.0.1', () => {
+  const issuer = `https://localhost:${server.address().port}`;
+  const start = () => {
+    current = provider(issuer, keys);
+    current.on('server_error', (_, error) => console.error(error));
+    answer = current.callback();
+  };
+  const commands = {
+    rotate: async () => { keys = [...freshKeys(), ...keys]; start(); },
+    withdraw: async () => { keys = freshKeys(); start(); },
+    approve: (code, subject) => approve(current, code, subject),
+  };
+  start();
+  console.log(`listening on ${issuer}`);
+  const lines = readline.createInterface({ input: process.stdin });
+  lines.on('line', async (line) => {
+    const [verb, ...words] = line.split(' ');
+    try {
+      await commands[verb](...words);
+      console.log('done');
+    } catch (error) {
+      console.log(`failed ${error.message}`);
+    }
+  });
+  lines.on('close', () => process.exit(0));
+});
