@@ -16,10 +16,10 @@ use clap::Args;
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use crate::config::CONFIG_FILE;
+use crate::config::{CONFIG_FILE, reason};
 use crate::pki::{Authority, PkiError, Secrecy, create, names_of};
 
-/// What `gatebook init` is told.
+/// Write a set to start from: configuration, policies, keys and an own certificate authority.
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
     /// The folder to fill; it is made when it does not exist
@@ -61,7 +61,7 @@ pub enum InitError {
     #[error("{} exists already; init writes over nothing", .0.display())]
     Exists(PathBuf),
     /// A folder cannot be made.
-    #[error("cannot make {}: {source}", folder.display())]
+    #[error("cannot make {}: {}", folder.display(), reason(source))]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -106,6 +106,10 @@ pub fn run(args: &InitArgs, starter_policy: &str, now: OffsetDateTime) -> Result
     let authority = Authority::create(&format!("Gatebook at {}", names[0]), now)?;
     authority.write(&folder.join("tls"))?;
     authority.issue(&names, now)?.write(&folder.join("tls"))?;
+    if let Some(role) = &args.role {
+        // Empty, but private already: whoever fills it in need not think of its mode.
+        create(&folder.join("secrets").join(role), b"", Secrecy::Private)?;
+    }
     // The configuration last: where it stands, the rest is complete.
     create(&folder.join(CONFIG_FILE), text(args).as_bytes(), Secrecy::Public)?;
     Ok(next_steps(args))
@@ -177,7 +181,7 @@ fn text(args: &InitArgs) -> String {
     let ca = args.upstream_ca.as_deref().map(|ca| std::path::absolute(ca).unwrap_or_else(|_| ca.into()));
     let tls = match &ca {
         Some(ca) => format!("tls = {{ ca = {} }}", quoted(&ca.to_string_lossy())),
-        None => "# tls = { ca = \"orders-ca.pem\" }        # else the system's authorities".into(),
+        None => "# tls = { ca = \"orders-ca.pem\" }\t# else the system's authorities".into(),
     };
     let database = args.database.as_deref().unwrap_or("orders");
     let resource = RESOURCE
@@ -190,7 +194,19 @@ fn text(args: &InitArgs) -> String {
         .replace("{secret}", &quoted(&format!("secrets/{role}")));
     push_section(&mut text, &resource, args.upstream.is_some());
     text.push_str(TAIL);
-    text
+    aligned(&text)
+}
+
+/// Brings remarks, which stand behind a tab, to one column where the line is short enough.
+fn aligned(text: &str) -> String {
+    const COLUMN: usize = 44;
+    text.lines().fold(String::with_capacity(text.len()), |mut all, line| {
+        let _ = match line.split_once('\t') {
+            Some((code, remark)) => writeln!(all, "{code:<COLUMN$} {remark}"),
+            None => writeln!(all, "{line}"),
+        };
+        all
+    })
 }
 
 /// A resource's name made from a database's: policies name it, so it has a plain alphabet.
@@ -220,7 +236,7 @@ fn next_steps(args: &InitArgs) -> String {
         (Some(role), true) => {
             let _ = writeln!(
                 steps,
-                "next: write the password of {role} to {folder}/secrets/{role} (mode 0600), and say in {folder}/policies who may do what"
+                "next: write the password of {role} into {folder}/secrets/{role}, and into {folder}/policies who may do what"
             );
         }
         _ => {
@@ -240,48 +256,48 @@ fn next_steps(args: &InitArgs) -> String {
 const HEAD: &str = r#"# Gatebook. Relative paths start at this file's folder; every key is explained in docs/configuration.md.
 # After a change: gatebook check
 
-policies = "policies"                      # folder of .cedar files; nothing is permitted that they do not permit
-certificate = { chain = "tls/server.pem", key = "tls/server.key" }   # what clients are shown
+policies = "policies"	# folder of .cedar files; nothing is permitted that they do not permit
+certificate = { chain = "tls/server.pem", key = "tls/server.key" }	# what clients are shown
 
 [ledger]
-path = "ledger"                            # the book; hand copies of it to auditors
-keys = "keys"                              # the keys that sign it; hand these to nobody
-origin = {origin}                  # its name in every signature: choose once
-# checkpoint_copies = ["/mnt/other-disk/gatebook.checkpoint"]   # shows a ledger that was cut or rolled back
+path = "ledger"	# the book; hand copies of it to auditors
+keys = "keys"	# the keys that sign it; hand these to nobody
+origin = {origin}	# its name in every signature: choose once
+# checkpoint_copies = ["/mnt/other-disk/gatebook.checkpoint"]	# shows a ledger that was cut or rolled back
 
 "#;
 
 const ISSUER: &str = r#"# Who vouches for callers. Several issuers may stand beside each other, such as one for people and one for CI jobs.
 [[identity.issuer]]
-name = "corp"                              # the first part of every principal: corp:lee
+name = "corp"	# the first part of every principal: corp:lee
 url = {url}
-audience = {audience}                      # the `aud` of ID tokens; tokens for anything else are refused
-# access_token_audience = "gatebook"       # accepts access tokens (at+jwt) too
+audience = {audience}	# the `aud` of ID tokens; tokens for anything else are refused
+# access_token_audience = "gatebook"	# accepts access tokens (at+jwt) too
 groups_claim = "groups"
 
 "#;
 
 const RESOURCE: &str = r#"# A database, and the way to it.
 [[resource]]
-name = {name}                              # as policies spell it
+name = {name}	# as policies spell it
 kind = "postgres"
 listen = {listen}
 upstream = {upstream}
 {tls}
 databases = [{database}]
-roles = [{ name = {role}, password = { file = {secret} } }]   # or { env = "NAME" }, { command = ["/path", "argument"] }
-# shadow = true                            # try policies on live traffic: decide and record, refuse nothing
+roles = [{ name = {role}, password = { file = {secret} } }]	# or { env = "NAME" }, { command = ["/path", "argument"] }
+# shadow = true	# try policies on live traffic: decide and record, refuse nothing
 
 "#;
 
 const TAIL: &str = r#"# [limits]
 # connections_max = 10000
 # login_deadline = "30s"
-# drain_deadline = "30s"                   # how long open sessions may go on after the order to stop
+# drain_deadline = "30s"	# how long open sessions may go on after the order to stop
 
 # [log]
-# level = "info"                           # error, warn, info, debug
-# format = "text"                          # or json
+# level = "info"	# error, warn, info, debug
+# format = "text"	# or json
 "#;
 
 #[cfg(test)]
@@ -367,10 +383,10 @@ mod tests {
         let report = config::check(&file).report;
         assert_eq!(report.mistakes(), 1, "{report}");
         assert!(
-            report.to_string().contains("role \"app_ro\": password: cannot read secrets/app_ro"),
+            report.to_string().contains("role \"app_ro\": password: secrets/app_ro is empty"),
             "{report}"
         );
-        create(&folder.join("secrets/app_ro"), b"canary", Secrecy::Private).unwrap();
+        std::fs::write(folder.join("secrets/app_ro"), "canary\n").unwrap();
         let config = config::Config::load(&file).unwrap_or_else(|report| panic!("{report}"));
         let resource = &config.resources[0];
         assert_eq!((resource.name.as_str(), resource.databases[0].as_str()), ("shop-floor-db", "Shop Floor"));

@@ -25,6 +25,8 @@ use x509_parser::oid_registry;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::config::reason;
+
 /// How long an authority is valid.
 pub const AUTHORITY_VALIDITY: Duration = Duration::days(3_650);
 /// How long a server's certificate is valid: clients refuse longer ones.
@@ -56,7 +58,7 @@ pub enum PkiError {
     #[error("{} holds no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
     /// A file cannot be read or written.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {}", file.display(), reason(source))]
     Storage {
         /// The file.
         file: PathBuf,

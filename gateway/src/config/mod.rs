@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use reference::reference;
+pub(crate) use report::reason;
 pub use report::{FileReport, Mistake, Report};
 pub use secret::{COMMAND_DEADLINE, COMMAND_OUTPUT_AGE_MAX, SECRET_BYTES_MAX, Secret, SecretError};
 

@@ -14,6 +14,7 @@ use toml_parser::Source;
 use toml_parser::lexer::TokenKind;
 
 use super::keys::meant;
+use super::report::reason;
 use super::table::{At, Sink, Table};
 use super::tls;
 use super::{
@@ -64,7 +65,7 @@ pub(super) fn check(file: &Path) -> Check {
 
 /// Whoever can write this file decides what runs with our rights.
 fn read_text(file: &Path) -> Result<String, String> {
-    let meta = std::fs::metadata(file).map_err(|why| format!("cannot read it: {why}"))?;
+    let meta = std::fs::metadata(file).map_err(|why| format!("cannot read it: {}", reason(&why)))?;
     if !meta.is_file() {
         return Err("it is not a regular file".into());
     }
@@ -74,7 +75,7 @@ fn read_text(file: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     std::fs::File::open(file)
         .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|why| format!("cannot read it: {why}"))?;
+        .map_err(|why| format!("cannot read it: {}", reason(&why)))?;
     if bytes.len() as u64 > CONFIG_BYTES_MAX {
         return Err(format!("it has more than {CONFIG_BYTES_MAX} bytes"));
     }
@@ -407,6 +408,8 @@ fn resources(root: &Table<'_>, certificate: Option<&At<CertificateFiles>>) -> Ve
     let tables = root.tables("resource", "resource");
     if !root.holds("resource") {
         root.warning(0, "there is no [[resource]]: nothing is served");
+    } else if !root.holds("identity") {
+        root.warning(0, "there is no [[identity.issuer]]: nobody can log in");
     }
     let mut resources: Vec<(&Table<'_>, Resource)> = Vec::new();
     for table in &tables {

@@ -111,6 +111,14 @@ fn write_line(f: &mut fmt::Formatter<'_>, width: usize, line: usize, label: &str
     writeln!(f, "{line:>width$}  {label}{text}")
 }
 
+/// The system's reason without its number, as a fragment: `permission denied`.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
 /// `no mistakes`, `1 mistake`, `2 mistakes`.
 fn counted(count: usize, noun: &str) -> String {
     match count {

@@ -22,6 +22,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use super::report::reason;
+
 /// The largest secret, in bytes.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// How long a command may take to print its secret.
@@ -77,7 +79,7 @@ pub enum SecretError {
     #[error("environment variable {0} is not set")]
     EnvironmentMissing(String),
     /// The file cannot be opened or read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {}", file.display(), reason(source))]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -117,7 +119,7 @@ pub enum SecretError {
     #[error("{0} holds something that is not text")]
     NotText(String),
     /// The program cannot be started.
-    #[error("cannot run {}: {source}", program.display())]
+    #[error("cannot run {}: {}", program.display(), reason(source))]
     CannotRun {
         /// The program.
         program: PathBuf,
@@ -167,6 +169,10 @@ impl Secret {
     /// # Errors
     /// [`SecretError`] when it cannot be had, also where an earlier value is known: a secret taken away stays away.
     pub async fn read(&self) -> Result<Zeroizing<String>, SecretError> {
+        self.read_at(SystemTime::now()).await
+    }
+
+    async fn read_at(&self, now: SystemTime) -> Result<Zeroizing<String>, SecretError> {
         let mut cache = self.inner.cache.lock().await;
         match &self.inner.source {
             Source::Env(variable) => from_environment(variable),
@@ -179,7 +185,7 @@ impl Secret {
                 }
                 *cache = None;
                 let value = from_file(path, &file, stamp)?;
-                if stamp.is_settled(SystemTime::now()) {
+                if stamp.is_settled(now) {
                     *cache = Some(Cached { value: value.clone(), valid: Valid::While(stamp) });
                 }
                 Ok(value)
@@ -433,10 +439,10 @@ mod tests {
         std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Sets the times of a file back, so that it counts as settled.
-    fn age(path: &Path, seconds: u64) {
-        let then = SystemTime::now() - Duration::from_secs(seconds);
-        File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    impl Secret {
+        fn is_cached(&self) -> bool {
+            self.inner.cache.try_lock().unwrap().is_some()
+        }
     }
 
     fn command(script: &str) -> Secret {
@@ -449,14 +455,20 @@ mod tests {
         let path = folder.path().join("secret");
         let secret = Secret::from_file(&path).unwrap();
         assert!(matches!(secret.read().await, Err(SecretError::Unreadable { .. })));
-        // In place, with the same length, several times within one tick of the clock.
+        // In place and just now: not kept, because a second change within the clock's tick would not show.
         for value in ["aaaa", "bbbb", "cccc"] {
             write(&path, value.as_bytes());
             assert_eq!(*secret.read().await.unwrap(), value);
+            assert!(!secret.is_cached());
         }
+        // In place and long ago: kept until the file changes.
+        let later = SystemTime::now() + Duration::from_secs(3_600);
+        assert_eq!(*secret.read_at(later).await.unwrap(), "cccc");
+        assert!(secret.is_cached());
+        write(&path, b"cccc, longer");
+        assert_eq!(*secret.read_at(later).await.unwrap(), "cccc, longer");
         // By rename, as most tools do it.
         write(&folder.path().join("new"), b"dddd\r\n");
-        age(&folder.path().join("new"), 3_600);
         std::fs::rename(folder.path().join("new"), &path).unwrap();
         assert_eq!(*secret.read().await.unwrap(), "dddd");
         assert_eq!(*secret.clone().read().await.unwrap(), "dddd");

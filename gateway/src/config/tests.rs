@@ -652,7 +652,7 @@ fn a_secret_is_a_reference_of_one_kind() {
             "{ env = \"GATEBOOK_TEST_IS_NOT_SET\" }",
             "environment variable GATEBOOK_TEST_IS_NOT_SET is not set",
         ),
-        ("{ file = \"none\" }", "cannot read none: No such file or directory"),
+        ("{ file = \"none\" }", "cannot read none: no such file or directory"),
         ("{ file = \"policies\" }", "policies is not a regular file"),
         ("{ command = \"cat\" }", "command takes a list of strings"),
         ("{ command = [] }", "command must name a program"),

@@ -30,6 +30,7 @@ use sha2::Digest;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::report::reason;
 use super::secret::{SecretError, read_private};
 use super::{CertificateFiles, Config, Listener, UpstreamTls};
 
@@ -42,7 +43,7 @@ pub const PEM_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file of certificates cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {}", file.display(), reason(source))]
     Unreadable {
         /// The file.
         file: PathBuf,
