@@ -1,2 +1,30 @@
-//! Placeholder.
+//! The book of a gateway: an append-only ledger, hash-chained, signed, and verifiable by a stranger.
+//!
+//! Segment files are the truth; tiles, checkpoint and index are derived from them. The byte-exact format is
+//! `docs/ledger-format.md`. The log layer (everything outside [`event`]) knows neither clock nor network nor
+//! the meaning of events, so that old and future events verify alike.
+//!
+//! Begin at [`Writer`] to write, at [`Ledger`] to read, at [`verify`] to judge.
 #![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod entry;
+pub mod error;
+pub mod hash;
+pub mod keys;
+pub mod manifest;
+pub mod merkle;
+pub mod recovery;
+pub mod segment;
+pub mod session;
+pub mod signature;
+pub mod state;
+pub mod storage;
+pub mod writer;
+
+pub use entry::Kind;
+pub use error::{OpenError, StageError, WriteError};
+pub use recovery::Recovery;
+pub use signature::{Keys, MemoryKeys, Origin};
+pub use storage::{Directory, Memory, Storage};
+pub use writer::{Draft, Limits, Publication, Salts, SystemSalts, Writer};

@@ -1,0 +1,541 @@
+//! The event vocabulary: what a gateway writes into its ledger, and how it is read back.
+//!
+//! An event is a body, which is public, and a payload, which is private and only committed to. A body carries no statement,
+//! parameter, personal name or address. Both are canonical JSON: fields stand in alphabetical order below because that is the order
+//! in which they are written. `docs/event-schema.md` is the same list for people.
+//!
+//! What a newcomer gets wrong: the log layer knows none of this. It knows the numbers of a session's opening and close, no more.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::Kind;
+
+/// The gateway began to serve.
+pub const GATEWAY_STARTED: Kind = Kind(256);
+/// The gateway stopped in good order.
+pub const GATEWAY_STOPPED: Kind = Kind(257);
+/// A configuration took effect.
+pub const CONFIG_LOADED: Kind = Kind(258);
+/// A set of policies took effect.
+pub const POLICY_LOADED: Kind = Kind(259);
+/// A set of policies was not taken; the one before it stays.
+pub const POLICY_REJECTED: Kind = Kind(260);
+/// Logins were refused before there was a session.
+pub const LOGIN_REFUSED: Kind = Kind(272);
+/// A command was decided.
+pub const COMMAND: Kind = Kind(288);
+/// A command came out.
+pub const OUTCOME: Kind = Kind(289);
+/// A client asked to cancel what its session runs.
+pub const CANCEL: Kind = Kind(290);
+/// A principal or a session was revoked.
+pub const REVOCATION: Kind = Kind(304);
+
+/// The name of a kind, as `show` and `--json` spell it; none where this version does not know it.
+#[must_use]
+pub fn kind_name(kind: Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::LEDGER_OPENED => "ledger.opened",
+        Kind::CHAIN_HEAD => "chain.head",
+        Kind::RECOVERY => "recovery",
+        Kind::EPOCH_KEY => "epoch.key",
+        Kind::EPOCH_SEAL => "epoch.seal",
+        Kind::GAP => "gap",
+        Kind::REDACTION => "redaction",
+        Kind::WITNESS => "witness",
+        Kind::SESSION_OPENED => "session.opened",
+        Kind::SESSION_CLOSED => "session.closed",
+        GATEWAY_STARTED => "gateway.started",
+        GATEWAY_STOPPED => "gateway.stopped",
+        CONFIG_LOADED => "config.loaded",
+        POLICY_LOADED => "policy.loaded",
+        POLICY_REJECTED => "policy.rejected",
+        LOGIN_REFUSED => "login.refused",
+        COMMAND => "command",
+        OUTCOME => "outcome",
+        CANCEL => "cancel",
+        REVOCATION => "revocation",
+        _ => return None,
+    })
+}
+
+/// An event of one kind: how its body and payload are written.
+pub trait Event {
+    /// Its kind.
+    const KIND: Kind;
+    /// Its public part.
+    type Body: Serialize;
+    /// Its private part; `()` for none.
+    type Payload: Serialize;
+
+    /// Its public part.
+    fn body(&self) -> &Self::Body;
+
+    /// Its private part; none is written as no bytes at all.
+    fn payload(&self) -> Option<&Self::Payload>;
+
+    /// Appends body and payload to `out`; gives back the length of the body.
+    fn encode(&self, out: &mut Vec<u8>) -> usize {
+        let before = out.len();
+        write_json(self.body(), out);
+        let body = out.len() - before;
+        if let Some(payload) = self.payload() {
+            write_json(payload, out);
+        }
+        body
+    }
+}
+
+/// Writes a value of ours as JSON.
+///
+/// # Panics
+/// Never: these types hold nothing that JSON cannot, and a vector takes every byte.
+fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("an event is always JSON");
+}
+
+/// Any event of the vocabulary, read back from an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decoded<'a> {
+    /// A session's opening.
+    SessionOpened(SessionOpenedBody<'a>, Option<SessionOpenedPayload<'a>>),
+    /// A session's close.
+    SessionClosed(SessionClosedBody<'a>),
+    /// A command's decision.
+    Command(CommandBody<'a>, Option<CommandPayload<'a>>),
+    /// A command's outcome.
+    Outcome(OutcomeBody<'a>, Option<OutcomePayload<'a>>),
+    /// A cancel request.
+    Cancel(CancelPayload<'a>),
+    /// Refused logins.
+    LoginRefused(LoginRefusedBody<'a>, Option<LoginRefusedPayload<'a>>),
+    /// A revocation.
+    Revocation(Option<RevocationPayload<'a>>),
+    /// Anything else, as JSON.
+    Other(serde_json::Value, Option<serde_json::Value>),
+}
+
+/// Reads an event from the body and payload of an entry; `payload` is none where it is absent or redacted.
+///
+/// # Errors
+/// When the bytes are not what this version writes under that kind.
+pub fn decode<'a>(kind: Kind, body: &'a [u8], payload: Option<&'a [u8]>) -> serde_json::Result<Decoded<'a>> {
+    let payload = payload.filter(|bytes| !bytes.is_empty());
+    Ok(match kind {
+        Kind::SESSION_OPENED => Decoded::SessionOpened(read(body)?, payload.map(read).transpose()?),
+        Kind::SESSION_CLOSED => Decoded::SessionClosed(read(body)?),
+        COMMAND => Decoded::Command(read(body)?, payload.map(read).transpose()?),
+        OUTCOME => Decoded::Outcome(read(body)?, payload.map(read).transpose()?),
+        CANCEL => Decoded::Cancel(payload.map_or(Ok(CancelPayload { source: Cow::Borrowed("") }), read)?),
+        LOGIN_REFUSED => Decoded::LoginRefused(read(body)?, payload.map(read).transpose()?),
+        REVOCATION => Decoded::Revocation(payload.map(read).transpose()?),
+        _ => Decoded::Other(read(body)?, payload.map(read).transpose()?),
+    })
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(json)
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident = $kind:expr, $body:ty, $payload:ty;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $name<'a> {
+                /// The public part.
+                pub body: $body,
+                /// The private part.
+                pub payload: $payload,
+                #[doc(hidden)]
+                pub lifetime: std::marker::PhantomData<&'a ()>,
+            }
+
+            impl<'a> $name<'a> {
+                /// The event with these parts.
+                #[must_use]
+                pub fn new(body: $body, payload: $payload) -> Self {
+                    Self { body, payload, lifetime: std::marker::PhantomData }
+                }
+            }
+
+            impl<'a> Event for $name<'a> {
+                const KIND: Kind = $kind;
+                type Body = $body;
+                type Payload = $payload;
+
+                fn body(&self) -> &Self::Body {
+                    &self.body
+                }
+
+                fn payload(&self) -> Option<&Self::Payload> {
+                    (std::mem::size_of::<Self::Payload>() > 0).then_some(&self.payload)
+                }
+            }
+        )*
+    };
+}
+
+events! {
+    /// The gateway began to serve.
+    GatewayStarted = GATEWAY_STARTED, GatewayStartedBody<'a>, ();
+    /// The gateway stopped in good order.
+    GatewayStopped = GATEWAY_STOPPED, Empty, ();
+    /// A configuration took effect.
+    ConfigLoaded = CONFIG_LOADED, ConfigLoadedBody, ConfigLoadedPayload<'a>;
+    /// A set of policies took effect.
+    PolicyLoaded = POLICY_LOADED, PolicyLoadedBody<'a>, PolicyLoadedPayload<'a>;
+    /// A set of policies was not taken.
+    PolicyRejected = POLICY_REJECTED, Empty, PolicyRejectedPayload<'a>;
+    /// Logins were refused.
+    LoginRefused = LOGIN_REFUSED, LoginRefusedBody<'a>, LoginRefusedPayload<'a>;
+    /// A session was opened.
+    SessionOpened = Kind::SESSION_OPENED, SessionOpenedBody<'a>, SessionOpenedPayload<'a>;
+    /// A session was closed.
+    SessionClosed = Kind::SESSION_CLOSED, SessionClosedBody<'a>, ();
+    /// A command was decided.
+    Command = COMMAND, CommandBody<'a>, CommandPayload<'a>;
+    /// A command came out.
+    Outcome = OUTCOME, OutcomeBody<'a>, OutcomePayload<'a>;
+    /// A client asked to cancel.
+    Cancel = CANCEL, Empty, CancelPayload<'a>;
+    /// Somebody was revoked.
+    Revocation = REVOCATION, RevocationBody<'a>, RevocationPayload<'a>;
+}
+
+/// A body that says nothing beyond its kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// See [`GatewayStarted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStartedBody<'a> {
+    /// The gateway's version.
+    #[serde(borrow)]
+    pub version: Cow<'a, str>,
+}
+
+/// See [`ConfigLoaded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigLoadedBody {
+    /// How many resources are served.
+    pub resources: u64,
+}
+
+/// See [`ConfigLoaded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigLoadedPayload<'a> {
+    /// The text, which holds references to secrets and no secret.
+    #[serde(borrow)]
+    pub text: Cow<'a, str>,
+}
+
+/// See [`PolicyLoaded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLoadedBody<'a> {
+    /// BLAKE3 over the files' names and texts, in hex.
+    #[serde(borrow)]
+    pub hash: Cow<'a, str>,
+    /// How many policies there are.
+    pub policies: u64,
+}
+
+/// See [`PolicyLoaded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLoadedPayload<'a> {
+    /// The files, in the order of their names.
+    #[serde(borrow)]
+    pub files: Vec<PolicyFile<'a>>,
+}
+
+/// One file of policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyFile<'a> {
+    /// Its name within the folder.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// Its text.
+    #[serde(borrow)]
+    pub text: Cow<'a, str>,
+}
+
+/// See [`PolicyRejected`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRejectedPayload<'a> {
+    /// What is wrong with it, a line a mistake.
+    #[serde(borrow)]
+    pub mistakes: Vec<Cow<'a, str>>,
+}
+
+/// See [`LoginRefused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRefusedBody<'a> {
+    /// Why: `expired`, `wrong_audience`, `policy`, ….
+    #[serde(borrow)]
+    pub cause: Cow<'a, str>,
+    /// How many times since the last such entry.
+    pub count: u64,
+}
+
+/// See [`LoginRefused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRefusedPayload<'a> {
+    /// What the operator may know, of the first of them. Never the token.
+    #[serde(borrow)]
+    pub detail: Cow<'a, str>,
+    /// What it wanted to reach.
+    #[serde(borrow)]
+    pub resource: Cow<'a, str>,
+    /// The address that it came from.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+}
+
+/// See [`SessionOpened`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpenedBody<'a> {
+    /// The protocol: `postgres`.
+    #[serde(borrow)]
+    pub protocol: Cow<'a, str>,
+    /// Whether refusals are only recorded, and not made.
+    pub shadow: bool,
+}
+
+/// See [`SessionOpened`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOpenedPayload<'a> {
+    /// Who acts on the principal's behalf, from it towards the gateway.
+    #[serde(borrow)]
+    pub actors: Vec<Principal<'a>>,
+    /// What the client calls itself.
+    #[serde(borrow)]
+    pub application: Cow<'a, str>,
+    /// The database.
+    #[serde(borrow)]
+    pub database: Cow<'a, str>,
+    /// When the session ends at the latest, in seconds since 1970 UTC.
+    pub expires_s: u64,
+    /// The policies that let it in.
+    #[serde(borrow)]
+    pub policies: Vec<Cow<'a, str>>,
+    /// Who it is.
+    #[serde(borrow)]
+    pub principal: Principal<'a>,
+    /// The resource's name.
+    #[serde(borrow)]
+    pub resource: Cow<'a, str>,
+    /// The role of the upstream.
+    #[serde(borrow)]
+    pub role: Cow<'a, str>,
+    /// The address that it came from.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+    /// The token's own id.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
+}
+
+/// An authenticated subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal<'a> {
+    /// The groups that it is in.
+    #[serde(borrow)]
+    pub groups: Vec<Cow<'a, str>>,
+    /// The issuer's name.
+    #[serde(borrow)]
+    pub issuer: Cow<'a, str>,
+    /// `user` or `service`.
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+    /// The name that people know it by.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    /// The name that the issuer knows it by.
+    #[serde(borrow)]
+    pub subject: Cow<'a, str>,
+}
+
+/// See [`SessionClosed`]. Recovery closes what a crash left open with the reason `crash`, and the counts that it cannot know absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClosedBody<'a> {
+    /// How many commands were decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<u64>,
+    /// How many bytes of data the client fed to the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_bytes: Option<u64>,
+    /// Why it ended.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+    /// How many commands were refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<u64>,
+    /// How many bytes were sent to the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_client_bytes: Option<u64>,
+}
+
+/// See [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandBody<'a> {
+    /// `permit`, `refuse`, or `shadow_refuse`: refused by policy and let pass by a resource in shadow mode.
+    #[serde(borrow)]
+    pub decision: Cow<'a, str>,
+    /// `reads` or `may_change`.
+    #[serde(borrow)]
+    pub effect: Cow<'a, str>,
+    /// `prepare` or `execute`.
+    #[serde(borrow)]
+    pub phase: Cow<'a, str>,
+    /// Its number within its session, from 0.
+    pub request: u64,
+}
+
+/// See [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandPayload<'a> {
+    /// What it does to what: `select orders/public.customers`.
+    #[serde(borrow)]
+    pub actions: Vec<Cow<'a, str>>,
+    /// What went wrong while deciding.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Cow<'a, str>>,
+    /// The kind of statement.
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+    /// What must be kept along with a permission.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub obligations: Vec<Cow<'a, str>>,
+    /// Its parameters.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter<'a>>,
+    /// The policies that made the decision: `ci.cedar:3`.
+    #[serde(borrow)]
+    pub policies: Vec<Cow<'a, str>>,
+    /// The statement.
+    #[serde(borrow)]
+    pub statement: Text<'a>,
+}
+
+/// Bytes that are usually text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text<'a> {
+    /// They are not UTF-8: in base64.
+    Base64(#[serde(borrow)] Cow<'a, str>),
+    /// They are.
+    Text(#[serde(borrow)] Cow<'a, str>),
+}
+
+impl<'a> Text<'a> {
+    /// These bytes.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Text<'a> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Text::Text(Cow::Borrowed(text)),
+            Err(_) => Text::base64(bytes),
+        }
+    }
+
+    /// These bytes, text or not.
+    #[must_use]
+    pub fn base64(bytes: &[u8]) -> Text<'static> {
+        Text::Base64(Cow::Owned(STANDARD.encode(bytes)))
+    }
+
+    /// The bytes; none where the base64 is none.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Text::Text(text) => Some(Cow::Borrowed(text.as_bytes())),
+            Text::Base64(text) => STANDARD.decode(&**text).ok().map(Cow::Owned),
+        }
+    }
+}
+
+/// One parameter of a command, as it travelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter<'a> {
+    /// Whether it is in the protocol's binary format.
+    pub binary: bool,
+    /// Its type's number; 0 where the client left it to the server.
+    #[serde(rename = "type")]
+    pub type_oid: u32,
+    /// Its value; none for NULL.
+    #[serde(borrow)]
+    pub value: Option<Text<'a>>,
+}
+
+/// See [`Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeBody<'a> {
+    /// How many bytes were sent to the client.
+    pub bytes: u64,
+    /// From the decision to the end, in microseconds.
+    pub duration_us: u64,
+    /// `completed`, `suspended`, `failed`, `skipped`, `refused` or `unknown`.
+    #[serde(borrow)]
+    pub ending: Cow<'a, str>,
+    /// The command's number within its session.
+    pub request: u64,
+    /// How many rows were shown.
+    pub rows: u64,
+}
+
+/// See [`Outcome`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomePayload<'a> {
+    /// The upstream's error code.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Cow<'a, str>>,
+    /// BLAKE3 of the data that the client fed to the upstream, in hex.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub fed_blake3: Option<Cow<'a, str>>,
+    /// How many bytes of data the client fed to the upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fed_bytes: Option<u64>,
+    /// BLAKE3 of what was sent to the client, in hex.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub shown_blake3: Option<Cow<'a, str>>,
+    /// The upstream's tag: `UPDATE 1`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Cow<'a, str>>,
+}
+
+/// See [`Cancel`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelPayload<'a> {
+    /// The address that it came from.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+}
+
+/// See [`Revocation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationBody<'a> {
+    /// `principal` or `session`.
+    #[serde(borrow)]
+    pub target: Cow<'a, str>,
+}
+
+/// See [`Revocation`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationPayload<'a> {
+    /// Who revoked.
+    #[serde(borrow)]
+    pub by: Cow<'a, str>,
+    /// The principal's id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Cow<'a, str>>,
+    /// Why.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+    /// The session's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+}

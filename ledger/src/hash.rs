@@ -1,0 +1,182 @@
+//! Every use of a hash function in the ledger, each with a domain of its own.
+//!
+//! BLAKE3 gives the chain and the commitments, in `derive_key` mode with one context string a use. SHA-256
+//! gives the tree of RFC 6962, so that verifiers that already exist can check it. What a newcomer gets
+//! wrong: a context string is part of the format; changing a letter makes every ledger unverifiable.
+
+use std::fmt;
+
+use sha2::Digest as _;
+
+const FRAME: &str = "gatebook-ledger/v1 frame";
+const LINK: &str = "gatebook-ledger/v1 link";
+const GENESIS: &str = "gatebook-ledger/v1 genesis";
+const PAYLOAD: &str = "gatebook-ledger/v1 payload";
+
+/// Thirty-two bytes that stand for others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest that stands for "nothing before this".
+    pub const ZERO: Digest = Digest([0; 32]);
+
+    /// Reads 64 lower-case hexadecimal digits; any other spelling is refused.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Digest> {
+        fn digit(byte: u8) -> Option<u8> {
+            match byte {
+                b'0'..=b'9' => Some(byte - b'0'),
+                b'a'..=b'f' => Some(byte - b'a' + 10),
+                _ => None,
+            }
+        }
+        let text = text.as_bytes();
+        if text.len() != 64 {
+            return None;
+        }
+        let mut out = [0; 32];
+        for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Digest(out))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        Digest::from_hex(&text)
+            .ok_or_else(|| serde::de::Error::custom("not 64 lower-case hexadecimal digits"))
+    }
+}
+
+/// The chain's value before the first frame: it stands for every byte of `ledger.toml`.
+#[must_use]
+pub fn genesis(manifest: &[u8]) -> Digest {
+    Digest(blake3::derive_key(GENESIS, manifest))
+}
+
+/// The chain's value that a frame signs: over its header (which holds `chain_in`), its entries and its
+/// table of payload lengths.
+#[must_use]
+pub fn frame(signed_part: &[u8]) -> Digest {
+    Digest(blake3::derive_key(FRAME, signed_part))
+}
+
+/// What the next frame takes as its `chain_in`.
+#[must_use]
+pub fn link(chain_out: &Digest, signature: &[u8; 64]) -> Digest {
+    let mut both = [0; 96];
+    both[..32].copy_from_slice(&chain_out.0);
+    both[32..].copy_from_slice(signature);
+    Digest(blake3::derive_key(LINK, &both))
+}
+
+/// Plain BLAKE3, for bytes that an event or a recovery names.
+#[must_use]
+pub fn plain(bytes: &[u8]) -> Digest {
+    Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// Plain BLAKE3 over bytes that arrive in parts.
+#[derive(Clone, Default)]
+pub struct Plain(blake3::Hasher);
+
+impl Plain {
+    /// Starts with nothing.
+    #[must_use]
+    pub fn new() -> Plain {
+        Plain::default()
+    }
+
+    /// Takes the next part.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all parts so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Plain")
+    }
+}
+
+/// How many bytes of salt each payload has.
+pub const SALT_BYTES: usize = 16;
+
+/// Makes payload commitments; one value serves a thread, so that the context is prepared once.
+#[derive(Clone)]
+pub struct Committer(blake3::Hasher);
+
+impl Committer {
+    /// Prepares the context.
+    #[must_use]
+    pub fn new() -> Committer {
+        Committer(blake3::Hasher::new_derive_key(PAYLOAD))
+    }
+
+    /// The commitment to a payload under its salt. It hides the payload from whoever lacks the salt.
+    pub fn commit(&mut self, salt: &[u8; SALT_BYTES], payload: &[u8]) -> Digest {
+        self.0.reset();
+        self.0.update(salt).update(payload);
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl Default for Committer {
+    fn default() -> Self {
+        Committer::new()
+    }
+}
+
+impl fmt::Debug for Committer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Committer")
+    }
+}
+
+/// The leaf hash of RFC 6962, section 2.1: SHA-256 over 0x00 and the entry.
+#[must_use]
+pub fn leaf(entry: &[u8]) -> Digest {
+    Digest(sha2::Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
+}
+
+/// The node hash of RFC 6962, section 2.1: SHA-256 over 0x01 and both children.
+#[must_use]
+pub fn node(left: &Digest, right: &Digest) -> Digest {
+    let mut bytes = [1; 65];
+    bytes[1..33].copy_from_slice(&left.0);
+    bytes[33..].copy_from_slice(&right.0);
+    Digest(sha2::Sha256::digest(bytes).into())
+}
+
+/// The root of the empty tree (RFC 6962): SHA-256 of nothing.
+#[must_use]
+pub fn empty_root() -> Digest {
+    Digest(sha2::Sha256::digest([]).into())
+}
