@@ -30,7 +30,8 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
-use crate::identity::http::{Discovery, Http, quoted};
+use crate::identity::http::{Discovery, Http};
+use crate::identity::quoted;
 
 /// The environment variable that holds the client's secret where no option names another place.
 const SECRET_VARIABLE: &str = "GATEBOOK_CLIENT_SECRET";

@@ -1,4 +1,4 @@
-// provider.mjs KEY CERTIFICATE: a real OpenID Connect provider on a free port of loopback, over TLS.
+// provider.mjs KEY CERTIFICATE MODULES: a real OpenID Connect provider on a free port of loopback, over TLS.
 //
 // It prints `listening on URL` when it is up, and then reads commands from its standard input, one a line, each answered by
 // one line: `done`, or `failed REASON`. It ends when its input does, so that it never outlives a test.
@@ -7,13 +7,19 @@
 //   withdraw                  sign with new keys; the former ones are gone, with all of their tokens
 //   approve CODE SUBJECT      approve the device that shows CODE, as SUBJECT
 //
+// MODULES is the node_modules folder that tests/setup filled; it is not in the tree.
+//
 // Clients: `cli` (public, device flow) and `ci` (secret `ci-secret`, client credentials). Subjects are those of `groups` below.
 // ID tokens are for the client; access tokens are JWTs (RFC 9068) for the resource that was asked for, or `urn:gatebook`.
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import https from 'node:https';
+import path from 'node:path';
 import readline from 'node:readline';
-import { Provider } from 'oidc-provider';
+import { pathToFileURL } from 'node:url';
+
+const [keyFile, certificateFile, modules] = process.argv.slice(2);
+const { Provider } = await import(pathToFileURL(path.join(modules, 'oidc-provider/lib/index.js')));
 
 const groups = { alice: ['dba', 'dev'], bob: ['dev'] };
 const scopes = 'openid profile groups';
@@ -93,7 +99,7 @@ async function approve(at, code, subject) {
   await device.save(300);
 }
 
-const [key, cert] = process.argv.slice(2).map((file) => fs.readFileSync(file));
+const [key, cert] = [keyFile, certificateFile].map((file) => fs.readFileSync(file));
 let keys = freshKeys();
 let current;
 let answer;

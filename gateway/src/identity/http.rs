@@ -11,7 +11,7 @@ use openidconnect::{HttpRequest, HttpResponse, reqwest};
 use thiserror::Error;
 
 use super::json::{self, Object};
-pub(crate) use super::rejected::quoted;
+use super::rejected::quoted;
 
 /// The longest that a connection to an issuer may take.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);

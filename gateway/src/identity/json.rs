@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::rejected::quoted;
+
 /// An object, as it arrived.
 pub(crate) type Object = Map<String, Value>;
 
@@ -90,10 +92,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut object = Object::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(A::Error::custom(format_args!(
-                    "member {} stands twice",
-                    super::rejected::quoted(&name)
-                )));
+                return Err(A::Error::custom(format_args!("member {} stands twice", quoted(&name))));
             }
             let Strict(value) = members.next_value()?;
             object.insert(name, value);

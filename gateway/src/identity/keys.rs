@@ -15,6 +15,7 @@ use openidconnect::core::{CoreJsonWebKey, CoreJwsSigningAlgorithm};
 use serde_json::{Value, json};
 
 use super::json::{self, Object};
+use super::rejected::quoted;
 
 /// The most keys that are read of one issuer.
 const KEYS_MAX: usize = 100;
@@ -109,7 +110,7 @@ impl FromStr for Algorithm {
         let name = if name == "Ed25519" { "EdDSA" } else { name };
         Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name).ok_or_else(|| {
             let known: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
-            format!("{} is not among {}", super::rejected::quoted(name), known.join(", "))
+            format!("{} is not among {}", quoted(name), known.join(", "))
         })
     }
 }
@@ -205,7 +206,7 @@ pub(super) enum SignatureVerdict {
 impl Key {
     fn parse(jwk: &Object) -> Result<Self, String> {
         let kid = json::optional_str(jwk, "kid")?.map(str::to_owned);
-        let name = kid.as_deref().map_or_else(|| "a key without kid".to_owned(), super::rejected::quoted);
+        let name = kid.as_deref().map_or_else(|| "a key without kid".to_owned(), quoted);
         let text = |member: &str| {
             json::optional_str(jwk, member)
                 .map_err(|error| format!("{name}: {error}"))?
@@ -247,20 +248,17 @@ impl Key {
                 (vec![Algorithm::EdDsa], json!({ "kty": "OKP", "crv": "Ed25519", "x": text("x")? }))
             }
             (kind, curve) => {
-                let kind = super::rejected::quoted(kind);
+                let kind = quoted(kind);
                 return Err(format!(
                     "{name}: kind {kind} {} is not used",
-                    curve.map_or(String::new(), super::rejected::quoted)
+                    curve.map_or(String::new(), quoted)
                 ));
             }
         };
         if let Some(declared) = json::optional_str(jwk, "alg")? {
             algorithms.retain(|algorithm| declared.parse() == Ok(*algorithm));
             if algorithms.is_empty() {
-                return Err(format!(
-                    "{name}: algorithm {} does not fit it",
-                    super::rejected::quoted(declared)
-                ));
+                return Err(format!("{name}: algorithm {} does not fit it", quoted(declared)));
             }
         }
         let library = serde_json::from_value(jwk_of_library).map_err(|error| format!("{name}: {error}"))?;

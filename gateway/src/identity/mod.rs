@@ -38,6 +38,7 @@ pub use self::keys::Algorithm;
 use self::keys::{Keys, SignatureVerdict};
 pub use self::principal::{Credential, Principal, PrincipalKind};
 use self::provider::Provider;
+pub(crate) use self::rejected::quoted;
 pub use self::rejected::{Cause, Rejected};
 
 /// The most verified tokens that are remembered, of all issuers together.
@@ -221,7 +222,7 @@ impl Identity {
         let url = json::optional_str(&token.claims, "iss").map_err(unknown)?;
         let url = url.ok_or_else(|| unknown("claim iss is missing".to_owned()))?;
         let place = self.places.get(url).copied();
-        place.ok_or_else(|| unknown(format!("{} is not configured", rejected::quoted(url))))
+        place.ok_or_else(|| unknown(format!("{} is not configured", quoted(url))))
     }
 }
 
@@ -317,7 +318,7 @@ impl Issuer {
     fn algorithm(&self, token: &Unverified<'_>) -> Result<Algorithm, Rejected> {
         let named = &token.header.algorithm;
         let algorithm = named.parse().ok().filter(|algorithm| self.algorithms.contains(algorithm));
-        algorithm.ok_or_else(|| Rejected::new(Cause::AlgorithmNotAllowed, rejected::quoted(named)))
+        algorithm.ok_or_else(|| Rejected::new(Cause::AlgorithmNotAllowed, quoted(named)))
     }
 
     /// Tries the keys that are there, and once more after a fetch where none of them fits.

@@ -40,6 +40,25 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All causes, in the order of their declaration.
+    pub const ALL: [Cause; 15] = [
+        Cause::Malformed,
+        Cause::Oversized,
+        Cause::UnknownIssuer,
+        Cause::AlgorithmNotAllowed,
+        Cause::CriticalHeader,
+        Cause::WrongPurpose,
+        Cause::WrongAudience,
+        Cause::WrongParty,
+        Cause::Expired,
+        Cause::NotYetValid,
+        Cause::NoSubject,
+        Cause::BadClaim,
+        Cause::UnknownKey,
+        Cause::BadSignature,
+        Cause::ProviderUnreachable,
+    ];
+
     /// The cause as ledger, metrics and logs spell it.
     #[must_use]
     pub fn name(self) -> &'static str {

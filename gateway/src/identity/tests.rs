@@ -760,3 +760,16 @@ fn mistakes_in_the_configuration_are_told_together() {
     }
     assert!(Identity::new(&[local]).is_ok());
 }
+
+#[test]
+fn every_cause_and_algorithm_stands_in_the_documentation() {
+    let page = include_str!("../../../docs/identity.md");
+    for cause in Cause::ALL {
+        assert!(page.contains(&format!("| `{}` |", cause.name())), "{}", cause.name());
+    }
+    for algorithm in Algorithm::DEFAULT {
+        assert!(page.contains(&format!("`{algorithm}`")), "{algorithm}");
+    }
+    let names: BTreeSet<&str> = Cause::ALL.iter().map(|cause| cause.name()).collect();
+    assert_eq!(names.len(), Cause::ALL.len(), "each cause has a name of its own");
+}
