@@ -1,0 +1,140 @@
+//! Reads a folder of `.cedar` files, within limits, without following anything out of it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::mistake::{Mistake, distance};
+
+/// The longest policy file.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
+/// All policy files of a folder together.
+pub const FOLDER_BYTES_MAX: usize = 16 << 20;
+/// The most policy files in a folder.
+pub const FILES_MAX: usize = 1024;
+
+/// A policy file's name and text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyFile {
+    /// The name within the folder.
+    pub name: Arc<str>,
+    /// The whole text.
+    pub text: Arc<str>,
+}
+
+/// What a folder holds: the files in the order of their names, and what is wrong with the others.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) files: Vec<PolicyFile>,
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<Mistake>,
+}
+
+/// Reads what is there, as it is now.
+pub(super) fn read(dir: &Path) -> Folder {
+    let mut folder = Folder { files: Vec::new(), mistakes: Vec::new(), warnings: Vec::new() };
+    let shown = dir.display().to_string();
+    let names = match names(dir) {
+        Ok(names) => names,
+        Err(error) => {
+            folder.mistakes.push(Mistake::whole(shown, format!("cannot read the policy folder: {error}")));
+            return folder;
+        }
+    };
+    if std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o002 != 0) {
+        let message = "everybody may write to the policy folder: chmod o-w";
+        folder.mistakes.push(Mistake::whole(shown.clone(), message));
+    }
+    let mut left = FOLDER_BYTES_MAX;
+    for name in names {
+        match is_policy(&name) {
+            Ok(false) => continue,
+            Ok(true) if folder.files.len() == FILES_MAX => {
+                folder.mistakes.push(Mistake::whole(shown, format!("more than {FILES_MAX} policy files")));
+                return folder;
+            }
+            Ok(true) => {}
+            Err(Unread::Mistake(message)) => {
+                folder.mistakes.push(Mistake::whole(name, message));
+                continue;
+            }
+            Err(Unread::Warning(message)) => {
+                folder.warnings.push(Mistake::whole(name, message));
+                continue;
+            }
+        }
+        match read_file(&dir.join(&name), left) {
+            Ok(text) => {
+                left -= text.len();
+                folder.files.push(PolicyFile { name: name.into(), text: text.into() });
+            }
+            Err(message) => folder.mistakes.push(Mistake::whole(name, message)),
+        }
+    }
+    folder
+}
+
+/// The names of all entries, sorted, without what is hidden (`.git`, `.a.cedar.swp`) and editors' copies (`a.cedar~`).
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if !name.as_bytes().starts_with(b".") && !name.as_bytes().ends_with(b"~") {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+enum Unread {
+    Mistake(String),
+    Warning(String),
+}
+
+/// Whether a name is that of a policy file. A near miss would leave a rule out unnoticed, so it is a mistake.
+fn is_policy(name: &str) -> Result<bool, Unread> {
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    if name.contains(char::is_control) || name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Unread::Mistake("a policy file's name must be printable UTF-8".into()));
+    }
+    match extension {
+        "cedar" => Ok(true),
+        _ if !extension.is_empty() && distance(&extension.to_lowercase(), "cedar") <= 2 => {
+            Err(Unread::Mistake("a policy file's name ends with .cedar".into()))
+        }
+        _ => Err(Unread::Warning("not read: a policy file's name ends with .cedar".into())),
+    }
+}
+
+/// Opens without following a link and without waiting for a pipe's other end.
+fn read_file(path: &Path, left: usize) -> Result<String, String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(rustix::io::Errno::LOOP) => return Err("a link is not followed: put the file itself here".into()),
+        Err(error) => return Err(format!("cannot open: {}", io::Error::from(error))),
+    };
+    let found = file.metadata().map_err(|error| format!("cannot read: {error}"))?;
+    if !found.is_file() {
+        return Err("not a file: policies lie side by side in one folder".into());
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err("everybody may write to this file: chmod o-w".into());
+    }
+    let most = FILE_BYTES_MAX.min(left);
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot read: {error}"))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("longer than {FILE_BYTES_MAX} bytes"));
+    }
+    if bytes.len() > left {
+        return Err(format!("the policy files together are longer than {FOLDER_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+}

@@ -1,0 +1,299 @@
+//! What a policy demands beside permitting: its annotations, read into typed obligations.
+//!
+//! An annotation that nobody keeps would permit more than it says. So unknown keys, unreadable values, and
+//! obligations that this version does not enforce are mistakes at load, never ignored.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::mistake::did_you_mean;
+
+/// Something that must be kept whenever a permit with this obligation determined a decision.
+///
+/// The obligations of all determining permits hold together, whichever policy they came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Obligation {
+    /// At most this many rows are shown to the client (`@max_rows("1000")`).
+    MaxRows(NonZeroU64),
+    /// Somebody else must approve first (`@requires_approval("dba")`).
+    RequiresApproval {
+        /// The group whose members may approve.
+        group: Arc<str>,
+        /// How many of them must (`@quorum("2")`).
+        quorum: u8,
+        /// How long the approval stands (`@expires("15m")`); none leaves it to the configuration.
+        expires: Option<Duration>,
+    },
+    /// The caller must say why (`@reason_required`).
+    ReasonRequired,
+    /// It is permitted for emergencies, and everybody is told (`@break_glass`).
+    BreakGlass,
+}
+
+impl Obligation {
+    /// Whether this version keeps it. A policy with one that is not kept must not load.
+    fn is_enforced(&self) -> bool {
+        matches!(self, Obligation::MaxRows(_))
+    }
+
+    /// The annotation that demands it.
+    fn key(&self) -> &'static str {
+        match self {
+            Obligation::MaxRows(_) => MAX_ROWS,
+            Obligation::RequiresApproval { .. } => REQUIRES_APPROVAL,
+            Obligation::ReasonRequired => REASON_REQUIRED,
+            Obligation::BreakGlass => BREAK_GLASS,
+        }
+    }
+}
+
+/// As the ledger spells it: `max_rows 1000`.
+impl fmt::Display for Obligation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obligation::MaxRows(rows) => write!(f, "{MAX_ROWS} {rows}"),
+            Obligation::RequiresApproval { group, quorum, expires } => {
+                write!(f, "{REQUIRES_APPROVAL} {quorum} of {group}")?;
+                expires.map_or(Ok(()), |time| write!(f, " for {} s", time.as_secs()))
+            }
+            Obligation::ReasonRequired | Obligation::BreakGlass => f.write_str(self.key()),
+        }
+    }
+}
+
+/// Brings the obligations of several permits together: each once, and of the limits the smallest.
+pub(super) fn combine(mut all: Vec<Obligation>) -> Vec<Obligation> {
+    // Sorting puts the smallest limit first among the limits, and equal obligations side by side.
+    all.sort();
+    all.dedup_by(|later, kept| {
+        later == kept || matches!((later, kept), (Obligation::MaxRows(_), Obligation::MaxRows(_)))
+    });
+    all
+}
+
+const ID: &str = "id";
+const DESCRIPTION: &str = "description";
+const MAX_ROWS: &str = "max_rows";
+const REQUIRES_APPROVAL: &str = "requires_approval";
+const QUORUM: &str = "quorum";
+const EXPIRES: &str = "expires";
+const REASON_REQUIRED: &str = "reason_required";
+const BREAK_GLASS: &str = "break_glass";
+const KEYS: [&str; 8] =
+    [ID, DESCRIPTION, MAX_ROWS, REQUIRES_APPROVAL, QUORUM, EXPIRES, REASON_REQUIRED, BREAK_GLASS];
+
+const ID_BYTES_MAX: usize = 128;
+const QUORUM_MAX: u8 = 16;
+const EXPIRES_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What the annotations of one policy say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Annotations {
+    /// Its name, where it has one.
+    pub(super) id: Option<Arc<str>>,
+    /// What it demands.
+    pub(super) obligations: Vec<Obligation>,
+}
+
+/// A fault in one annotation: its key, and what is wrong.
+pub(super) type Fault = (String, String);
+
+/// Reads the annotations of one policy, as key and value; a key without a value has an empty one.
+///
+/// # Errors
+/// Every fault found.
+pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<Annotations, Vec<Fault>> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut fault = |key: &str, message: String| faults.push((key.to_owned(), format!("@{key}: {message}")));
+    let mut found = Annotations::default();
+    let (mut approvers, mut quorum, mut expires) = (None, None, None);
+
+    for (&key, &value) in annotations {
+        if forbids && KEYS.contains(&key) && key != ID && key != DESCRIPTION {
+            fault(key, "an obligation on a forbid has no meaning: it permits nothing".into());
+            continue;
+        }
+        match key {
+            ID => match value {
+                "" => fault(key, "the name is missing".into()),
+                _ if value.len() > ID_BYTES_MAX => fault(key, format!("the name is over {ID_BYTES_MAX} bytes")),
+                _ if value.contains(char::is_control) => fault(key, "the name holds a control character".into()),
+                _ => found.id = Some(value.into()),
+            },
+            DESCRIPTION => {}
+            MAX_ROWS => match read_number::<NonZeroU64>(value) {
+                Some(rows) => found.obligations.push(Obligation::MaxRows(rows)),
+                None => fault(key, format!("{value:?} is not a number of rows (for example \"1000\")")),
+            },
+            REQUIRES_APPROVAL => match value {
+                "" => fault(key, "name the group that may approve: @requires_approval(\"dba\")".into()),
+                group => approvers = Some(Arc::from(group)),
+            },
+            QUORUM => match read_number::<u8>(value).filter(|number| (1..=QUORUM_MAX).contains(number)) {
+                Some(number) => quorum = Some(number),
+                None => fault(key, format!("{value:?} is not a number from 1 to {QUORUM_MAX}")),
+            },
+            EXPIRES => match read_duration(value) {
+                Some(time) => expires = Some(time),
+                None => fault(key, format!("{value:?} is not a time up to 30 days (for example \"15m\")")),
+            },
+            REASON_REQUIRED | BREAK_GLASS if !value.is_empty() => {
+                fault(key, format!("takes no value, but has {value:?}"));
+            }
+            REASON_REQUIRED => found.obligations.push(Obligation::ReasonRequired),
+            BREAK_GLASS => found.obligations.push(Obligation::BreakGlass),
+            _ => fault(key, format!("unknown annotation{}", did_you_mean(key, KEYS, "@"))),
+        }
+    }
+
+    match approvers {
+        Some(group) => {
+            found.obligations.push(Obligation::RequiresApproval { group, quorum: quorum.unwrap_or(1), expires });
+        }
+        None if annotations.contains_key(REQUIRES_APPROVAL) => {}
+        None => {
+            for (key, present) in [(QUORUM, quorum.is_some()), (EXPIRES, expires.is_some())] {
+                if present {
+                    fault(key, "has no meaning without @requires_approval".into());
+                }
+            }
+        }
+    }
+    found.obligations = combine(found.obligations);
+    if faults.is_empty() { Ok(found) } else { Err(faults) }
+}
+
+/// The faults of obligations that were understood, but that nothing in this version keeps.
+pub(super) fn unenforced(obligations: &[Obligation]) -> Vec<Fault> {
+    obligations
+        .iter()
+        .filter(|obligation| !obligation.is_enforced())
+        .map(|obligation| {
+            let key = obligation.key();
+            (key.to_owned(), format!("@{key}: not enforced by this version, so a policy with it must not load"))
+        })
+        .collect()
+}
+
+/// A number in digits alone: no sign, no space, no leading zero, so that one value has one spelling.
+fn read_number<N: std::str::FromStr>(value: &str) -> Option<N> {
+    let plain = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+    plain.then(|| value.parse().ok()).flatten()
+}
+
+/// A time as digits and one of `s`, `m`, `h`, `d`.
+fn read_duration(value: &str) -> Option<Duration> {
+    let unit = match value.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return None,
+    };
+    let number: u64 = read_number(&value[..value.len() - 1])?;
+    let time = Duration::from_secs(number.checked_mul(unit)?);
+    (time <= EXPIRES_MAX).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(number: u64) -> Obligation {
+        Obligation::MaxRows(NonZeroU64::new(number).expect("not zero"))
+    }
+
+    fn approval(group: &str, quorum: u8, seconds: Option<u64>) -> Obligation {
+        Obligation::RequiresApproval { group: group.into(), quorum, expires: seconds.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn annotations_become_obligations() {
+        for (annotations, expected) in [
+            (vec![], vec![]),
+            (vec![("description", "anything at all")], vec![]),
+            (vec![("max_rows", "1000")], vec![rows(1000)]),
+            (vec![("requires_approval", "dba")], vec![approval("dba", 1, None)]),
+            (
+                vec![("requires_approval", "dba"), ("quorum", "2"), ("expires", "15m"), ("reason_required", "")],
+                vec![approval("dba", 2, Some(900)), Obligation::ReasonRequired],
+            ),
+            (vec![("break_glass", ""), ("max_rows", "5")], vec![rows(5), Obligation::BreakGlass]),
+        ] {
+            let read = read(&annotations.into_iter().collect(), false).expect("all well");
+            assert_eq!(read.obligations, expected);
+        }
+    }
+
+    #[test]
+    fn each_unreadable_annotation_is_a_fault() {
+        for (annotations, forbids, expected) in [
+            (vec![("requires_aproval", "dba")], false, "@requires_aproval: unknown annotation (did you mean @requires_approval?)"),
+            (vec![("zzzzzz", "")], false, "@zzzzzz: unknown annotation"),
+            (vec![("max_rows", "")], false, "@max_rows: \"\" is not a number of rows (for example \"1000\")"),
+            (vec![("max_rows", "0")], false, "@max_rows: \"0\" is not a number of rows (for example \"1000\")"),
+            (vec![("max_rows", "+5")], false, "@max_rows: \"+5\" is not a number of rows (for example \"1000\")"),
+            (vec![("max_rows", "1e3")], false, "@max_rows: \"1e3\" is not a number of rows (for example \"1000\")"),
+            (
+                vec![("max_rows", "99999999999999999999")],
+                false,
+                "@max_rows: \"99999999999999999999\" is not a number of rows (for example \"1000\")",
+            ),
+            (vec![("max_rows", "5")], true, "@max_rows: an obligation on a forbid has no meaning: it permits nothing"),
+            (vec![("break_glass", "yes")], false, "@break_glass: takes no value, but has \"yes\""),
+            (vec![("quorum", "2")], false, "@quorum: has no meaning without @requires_approval"),
+            (vec![("expires", "15m")], false, "@expires: has no meaning without @requires_approval"),
+            (
+                vec![("requires_approval", "dba"), ("quorum", "17")],
+                false,
+                "@quorum: \"17\" is not a number from 1 to 16",
+            ),
+            (
+                vec![("requires_approval", "dba"), ("expires", "31d")],
+                false,
+                "@expires: \"31d\" is not a time up to 30 days (for example \"15m\")",
+            ),
+            (
+                vec![("requires_approval", "dba"), ("expires", "15µ")],
+                false,
+                "@expires: \"15µ\" is not a time up to 30 days (for example \"15m\")",
+            ),
+            (
+                vec![("requires_approval", "")],
+                false,
+                "@requires_approval: name the group that may approve: @requires_approval(\"dba\")",
+            ),
+            (vec![("id", "")], false, "@id: the name is missing"),
+            (vec![("id", "a\nb")], false, "@id: the name holds a control character"),
+        ] {
+            let faults = read(&annotations.into_iter().collect(), forbids).expect_err(expected);
+            assert_eq!(faults.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), [expected]);
+        }
+    }
+
+    #[test]
+    fn the_smallest_limit_wins_and_doubles_go() {
+        let all = vec![
+            Obligation::BreakGlass,
+            rows(500),
+            approval("dba", 1, None),
+            rows(20),
+            approval("dba", 1, None),
+            approval("security", 1, None),
+            rows(1000),
+        ];
+        let kept = [rows(20), approval("dba", 1, None), approval("security", 1, None), Obligation::BreakGlass];
+        assert_eq!(combine(all), kept);
+    }
+
+    #[test]
+    fn only_what_this_version_keeps_is_enforced() {
+        let all = [rows(1), approval("dba", 1, None), Obligation::ReasonRequired, Obligation::BreakGlass];
+        let keys: Vec<String> = unenforced(&all).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [REQUIRES_APPROVAL, REASON_REQUIRED, BREAK_GLASS]);
+    }
+}
