@@ -63,39 +63,50 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
     })
 }
 
-/// An event of one kind: how its body and payload are written.
-pub trait Event {
-    /// Its kind.
+/// The public part of an event of one kind.
+pub trait Body: Serialize {
+    /// The kind.
     const KIND: Kind;
-    /// Its public part.
-    type Body: Serialize;
-    /// Its private part; `()` for none.
+    /// The private part that goes with it; `()` where there is none.
     type Payload: Serialize;
-
-    /// Its public part.
-    fn body(&self) -> &Self::Body;
-
-    /// Its private part; none is written as no bytes at all.
-    fn payload(&self) -> Option<&Self::Payload>;
-
-    /// Appends body and payload to `out`; gives back the length of the body.
-    fn encode(&self, out: &mut Vec<u8>) -> usize {
-        let before = out.len();
-        write_json(self.body(), out);
-        let body = out.len() - before;
-        if let Some(payload) = self.payload() {
-            write_json(payload, out);
-        }
-        body
-    }
 }
 
-/// Writes a value of ours as JSON.
+/// Appends body and payload to `out`; gives back the length of the body. No payload is written as no bytes at all.
 ///
 /// # Panics
-/// Never: these types hold nothing that JSON cannot, and a vector takes every byte.
-fn write_json<T: Serialize>(value: &T, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("an event is always JSON");
+/// Never: the types below hold nothing that JSON cannot, and a vector takes every byte.
+pub fn encode<B: Body>(body: &B, payload: Option<&B::Payload>, out: &mut Vec<u8>) -> usize {
+    let before = out.len();
+    serde_json::to_writer(&mut *out, body).expect("a body is always JSON");
+    let body_bytes = out.len() - before;
+    if let Some(payload) = payload {
+        serde_json::to_writer(&mut *out, payload).expect("a payload is always JSON");
+    }
+    body_bytes
+}
+
+macro_rules! bodies {
+    ($($body:ty => $kind:expr, $payload:ty;)*) => {
+        $(impl<'a> Body for $body {
+            const KIND: Kind = $kind;
+            type Payload = $payload;
+        })*
+    };
+}
+
+bodies! {
+    GatewayStartedBody<'a> => GATEWAY_STARTED, ();
+    GatewayStoppedBody<'a> => GATEWAY_STOPPED, ();
+    ConfigLoadedBody<'a> => CONFIG_LOADED, ConfigLoadedPayload<'a>;
+    PolicyLoadedBody<'a> => POLICY_LOADED, PolicyLoadedPayload<'a>;
+    PolicyRejectedBody<'a> => POLICY_REJECTED, PolicyRejectedPayload<'a>;
+    LoginRefusedBody<'a> => LOGIN_REFUSED, LoginRefusedPayload<'a>;
+    SessionOpenedBody<'a> => Kind::SESSION_OPENED, SessionOpenedPayload<'a>;
+    SessionClosedBody<'a> => Kind::SESSION_CLOSED, ();
+    CommandBody<'a> => COMMAND, CommandPayload<'a>;
+    OutcomeBody<'a> => OUTCOME, OutcomePayload<'a>;
+    CancelBody<'a> => CANCEL, CancelPayload<'a>;
+    RevocationBody<'a> => REVOCATION, RevocationPayload<'a>;
 }
 
 /// Any event of the vocabulary, read back from an entry.
@@ -142,77 +153,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     serde_json::from_slice(json)
 }
 
-macro_rules! events {
-    ($($(#[$doc:meta])* $name:ident = $kind:expr, $body:ty, $payload:ty;)*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Debug, Clone, PartialEq, Eq)]
-            pub struct $name<'a> {
-                /// The public part.
-                pub body: $body,
-                /// The private part.
-                pub payload: $payload,
-                #[doc(hidden)]
-                pub lifetime: std::marker::PhantomData<&'a ()>,
-            }
-
-            impl<'a> $name<'a> {
-                /// The event with these parts.
-                #[must_use]
-                pub fn new(body: $body, payload: $payload) -> Self {
-                    Self { body, payload, lifetime: std::marker::PhantomData }
-                }
-            }
-
-            impl<'a> Event for $name<'a> {
-                const KIND: Kind = $kind;
-                type Body = $body;
-                type Payload = $payload;
-
-                fn body(&self) -> &Self::Body {
-                    &self.body
-                }
-
-                fn payload(&self) -> Option<&Self::Payload> {
-                    (std::mem::size_of::<Self::Payload>() > 0).then_some(&self.payload)
-                }
-            }
-        )*
-    };
-}
-
-events! {
-    /// The gateway began to serve.
-    GatewayStarted = GATEWAY_STARTED, GatewayStartedBody<'a>, ();
-    /// The gateway stopped in good order.
-    GatewayStopped = GATEWAY_STOPPED, Empty, ();
-    /// A configuration took effect.
-    ConfigLoaded = CONFIG_LOADED, ConfigLoadedBody, ConfigLoadedPayload<'a>;
-    /// A set of policies took effect.
-    PolicyLoaded = POLICY_LOADED, PolicyLoadedBody<'a>, PolicyLoadedPayload<'a>;
-    /// A set of policies was not taken.
-    PolicyRejected = POLICY_REJECTED, Empty, PolicyRejectedPayload<'a>;
-    /// Logins were refused.
-    LoginRefused = LOGIN_REFUSED, LoginRefusedBody<'a>, LoginRefusedPayload<'a>;
-    /// A session was opened.
-    SessionOpened = Kind::SESSION_OPENED, SessionOpenedBody<'a>, SessionOpenedPayload<'a>;
-    /// A session was closed.
-    SessionClosed = Kind::SESSION_CLOSED, SessionClosedBody<'a>, ();
-    /// A command was decided.
-    Command = COMMAND, CommandBody<'a>, CommandPayload<'a>;
-    /// A command came out.
-    Outcome = OUTCOME, OutcomeBody<'a>, OutcomePayload<'a>;
-    /// A client asked to cancel.
-    Cancel = CANCEL, Empty, CancelPayload<'a>;
-    /// Somebody was revoked.
-    Revocation = REVOCATION, RevocationBody<'a>, RevocationPayload<'a>;
-}
-
-/// A body that says nothing beyond its kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Empty {}
-
-/// See [`GatewayStarted`].
+/// See [`GATEWAY_STARTED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayStartedBody<'a> {
     /// The gateway's version.
@@ -220,14 +161,25 @@ pub struct GatewayStartedBody<'a> {
     pub version: Cow<'a, str>,
 }
 
-/// See [`ConfigLoaded`].
+/// See [`GATEWAY_STOPPED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigLoadedBody {
+pub struct GatewayStoppedBody<'a> {
+    /// Why: `signal`, `error`.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+}
+
+/// See [`CONFIG_LOADED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigLoadedBody<'a> {
+    /// BLAKE3 of the text, in hex.
+    #[serde(borrow)]
+    pub hash: Cow<'a, str>,
     /// How many resources are served.
     pub resources: u64,
 }
 
-/// See [`ConfigLoaded`].
+/// See [`CONFIG_LOADED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigLoadedPayload<'a> {
     /// The text, which holds references to secrets and no secret.
@@ -235,7 +187,7 @@ pub struct ConfigLoadedPayload<'a> {
     pub text: Cow<'a, str>,
 }
 
-/// See [`PolicyLoaded`].
+/// See [`POLICY_LOADED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyLoadedBody<'a> {
     /// BLAKE3 over the files' names and texts, in hex.
@@ -245,7 +197,7 @@ pub struct PolicyLoadedBody<'a> {
     pub policies: u64,
 }
 
-/// See [`PolicyLoaded`].
+/// See [`POLICY_LOADED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyLoadedPayload<'a> {
     /// The files, in the order of their names.
@@ -264,7 +216,15 @@ pub struct PolicyFile<'a> {
     pub text: Cow<'a, str>,
 }
 
-/// See [`PolicyRejected`].
+/// See [`POLICY_REJECTED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRejectedBody<'a> {
+    /// BLAKE3 of the set that stays, in hex.
+    #[serde(borrow)]
+    pub stays: Cow<'a, str>,
+}
+
+/// See [`POLICY_REJECTED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRejectedPayload<'a> {
     /// What is wrong with it, a line a mistake.
@@ -272,7 +232,7 @@ pub struct PolicyRejectedPayload<'a> {
     pub mistakes: Vec<Cow<'a, str>>,
 }
 
-/// See [`LoginRefused`].
+/// See [`LOGIN_REFUSED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginRefusedBody<'a> {
     /// Why: `expired`, `wrong_audience`, `policy`, ….
@@ -282,7 +242,7 @@ pub struct LoginRefusedBody<'a> {
     pub count: u64,
 }
 
-/// See [`LoginRefused`].
+/// See [`LOGIN_REFUSED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginRefusedPayload<'a> {
     /// What the operator may know, of the first of them. Never the token.
@@ -296,7 +256,7 @@ pub struct LoginRefusedPayload<'a> {
     pub source: Cow<'a, str>,
 }
 
-/// See [`SessionOpened`].
+/// See [`Kind::SESSION_OPENED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOpenedBody<'a> {
     /// The protocol: `postgres`.
@@ -306,7 +266,7 @@ pub struct SessionOpenedBody<'a> {
     pub shadow: bool,
 }
 
-/// See [`SessionOpened`].
+/// See [`Kind::SESSION_OPENED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOpenedPayload<'a> {
     /// Who acts on the principal's behalf, from it towards the gateway.
@@ -360,7 +320,7 @@ pub struct Principal<'a> {
     pub subject: Cow<'a, str>,
 }
 
-/// See [`SessionClosed`]. Recovery closes what a crash left open with the reason `crash`, and the counts that it cannot know absent.
+/// See [`Kind::SESSION_CLOSED`]. Recovery closes what a crash left open with the reason `crash`, and the counts that it cannot know absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionClosedBody<'a> {
     /// How many commands were decided.
@@ -380,7 +340,7 @@ pub struct SessionClosedBody<'a> {
     pub to_client_bytes: Option<u64>,
 }
 
-/// See [`Command`].
+/// See [`COMMAND`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandBody<'a> {
     /// `permit`, `refuse`, or `shadow_refuse`: refused by policy and let pass by a resource in shadow mode.
@@ -396,7 +356,7 @@ pub struct CommandBody<'a> {
     pub request: u64,
 }
 
-/// See [`Command`].
+/// See [`COMMAND`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandPayload<'a> {
     /// What it does to what: `select orders/public.customers`.
@@ -471,7 +431,7 @@ pub struct Parameter<'a> {
     pub value: Option<Text<'a>>,
 }
 
-/// See [`Outcome`].
+/// See [`OUTCOME`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeBody<'a> {
     /// How many bytes were sent to the client.
@@ -487,7 +447,7 @@ pub struct OutcomeBody<'a> {
     pub rows: u64,
 }
 
-/// See [`Outcome`].
+/// See [`OUTCOME`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomePayload<'a> {
     /// The upstream's error code.
@@ -507,7 +467,15 @@ pub struct OutcomePayload<'a> {
     pub tag: Option<Cow<'a, str>>,
 }
 
-/// See [`Cancel`].
+/// See [`CANCEL`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelBody<'a> {
+    /// How it came: `client`.
+    #[serde(borrow)]
+    pub by: Cow<'a, str>,
+}
+
+/// See [`CANCEL`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelPayload<'a> {
     /// The address that it came from.
@@ -515,7 +483,7 @@ pub struct CancelPayload<'a> {
     pub source: Cow<'a, str>,
 }
 
-/// See [`Revocation`].
+/// See [`REVOCATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationBody<'a> {
     /// `principal` or `session`.
@@ -523,7 +491,7 @@ pub struct RevocationBody<'a> {
     pub target: Cow<'a, str>,
 }
 
-/// See [`Revocation`].
+/// See [`REVOCATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationPayload<'a> {
     /// Who revoked.
