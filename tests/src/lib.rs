@@ -20,7 +20,7 @@ pub mod wire;
 
 pub use certificates::Authority;
 pub use child::Child;
-//pub use gateway::Gateway;
+pub use gateway::Gateway;
 pub use issuer::Issuer;
-//pub use ledger::Ledger;
+pub use ledger::Ledger;
 pub use postgres::Postgres;
