@@ -77,6 +77,9 @@ gatebook.toml: 2 mistakes
   36  resource \"orders-db\": unknown key \"idle_timout\" (did you mean \"idle_timeout\"?)
 ```
 
+It exits 0 when there is no mistake and 1 when there is one; `--json` prints the same as one object,
+`{\"mistakes\": 2, \"files\": [{\"file\", \"mistakes\": [{\"line\", \"text\"}], \"warnings\"}]}`.
+
 `gatebook serve` refuses to start where `gatebook check` finds a mistake. Keys that this version does not know, and rules that it
 could not enforce, are mistakes: nothing that stands in the file is without effect. Every key that begins with `danger_` gives up
 a protection; each one that is on is reported as a warning, at every check and at every start.

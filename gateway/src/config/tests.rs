@@ -405,6 +405,30 @@ fn broken_syntax_is_reported_beside_what_can_still_be_read() {
     folder.expect("[ledger]\npath = \"a\"\npath = \"b\"\norigin = \"x\"\n", &[(3, "duplicate key")]);
 }
 
+/// Wherever a file is cut or broken, reading ends with a report and not with a panic.
+#[test]
+fn no_text_is_too_broken_to_be_reported_on() {
+    let (folder, _) = full();
+    // Without certificates, which take most of the time to read.
+    let text = FULL.replace("server_name = \"Orders.Example\"", "danger_cleartext_loopback = true");
+    let text: String =
+        text.lines().filter(|line| !line.contains("pem")).map(|line| format!("{line}\n")).collect();
+    let mut clean = 0;
+    for at in 0..text.len() {
+        let cut = &text[..at];
+        let broken = format!("{cut}{}{}", ["\"", "[", "}", "\n=", "\u{0}"][at % 5], &text[at + 1..]);
+        for text in [cut, &broken] {
+            let Check { report, config } = folder.check(text);
+            assert_eq!(report.is_clean(), config.is_some(), "{report}\n{text}");
+            clean += usize::from(config.is_some());
+        }
+    }
+    assert!(clean > 0, "some cuts leave a whole configuration");
+    assert!(folder.check(&"[".repeat(100_000)).config.is_none());
+    assert!(folder.check(&format!("a = {}", "[".repeat(100_000))).config.is_none());
+    assert!(folder.check(&format!("a{} = 1", ".a".repeat(100_000))).config.is_none());
+}
+
 #[test]
 fn listeners_that_cannot_be_told_apart_are_refused() {
     let folder = Folder::new();
