@@ -451,7 +451,9 @@ mod tests {
         Line::try_parse_from(line.iter().chain(more)).expect("arguments").args
     }
 
-    async fn no_pause(_: Duration) {}
+    async fn no_pause(_: Duration) {
+        panic!("there is nothing to wait for");
+    }
 
     async fn speaks_for(identity: &Identity, token: &str) -> String {
         let verified = identity.verify(&Credential::from(token), SystemTime::now()).await;

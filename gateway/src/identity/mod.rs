@@ -189,7 +189,7 @@ impl Identity {
     pub async fn maintain(&self) {
         let mut issuers = JoinSet::new();
         for issuer in &self.issuers {
-            issuers.spawn(Arc::clone(&issuer.provider).maintain());
+            issuers.spawn(Arc::clone(&issuer.provider).maintain(SystemTime::now, tokio::time::sleep));
         }
         while issuers.join_next().await.is_some() {}
         std::future::pending().await

@@ -5,20 +5,21 @@
 //! one at a time, and one in [`FETCH_SPACING`], whoever asks; the others share its outcome. A fetch is a task
 //! of its own, as a client that hangs up must not be able to stop it for everybody.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::http::{Http, REQUEST_WAIT_MAX};
 use super::keys::Keys;
 
 /// The least time between two fetches of one issuer's keys.
-pub(super) const FETCH_SPACING: Duration = Duration::from_secs(10);
+const FETCH_SPACING: Duration = Duration::from_secs(10);
 /// The time between two fetches in the background.
-pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(300);
+const REFRESH_EVERY: Duration = Duration::from_secs(300);
 /// The time between two fetches in the background after one failed.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 /// A fetch is two requests: the discovery document, and the keys.
@@ -112,11 +113,16 @@ impl Provider {
         fetch.await.unwrap_or_else(|_| Err("a fetch was broken off".to_owned()))
     }
 
-    /// Keeps the keys fresh for as long as it is polled.
-    pub(super) async fn maintain(self: Arc<Self>) {
+    /// Keeps the keys fresh for as long as it is polled, by a clock and a way to wait.
+    pub(super) async fn maintain<N, P, F>(self: Arc<Self>, now: N, pause: P)
+    where
+        N: Fn() -> SystemTime,
+        P: Fn(Duration) -> F,
+        F: Future<Output = ()>,
+    {
         loop {
-            let pause = if self.fetch(SystemTime::now()).await.is_ok() { REFRESH_EVERY } else { RETRY_EVERY };
-            sleep(pause).await;
+            let fetched = self.fetch(now()).await;
+            pause(if fetched.is_ok() { REFRESH_EVERY } else { RETRY_EVERY }).await;
         }
     }
 

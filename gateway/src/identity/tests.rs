@@ -641,6 +641,46 @@ async fn a_client_that_hangs_up_does_not_stop_the_fetch() {
 }
 
 #[tokio::test]
+async fn keys_are_kept_fresh_in_the_background() {
+    let (key, new) = (Key::ed25519("one"), Key::ed25519("two"));
+    let stand = Stand::start(&[&key]).await;
+    let identity = stand.identity();
+    let clock = Mutex::new(at(NOW));
+    let pauses = Mutex::new(Vec::new());
+    let pause = |span: Duration| {
+        *clock.lock() += span;
+        let mut pauses = pauses.lock();
+        pauses.push(span.as_secs());
+        match pauses.len() {
+            1 => stand.publish(&[&new]),
+            2 => stand.state.lock().up = false,
+            4 => stand.state.lock().up = true,
+            _ => {}
+        }
+        let enough = pauses.len() == 5;
+        async move {
+            if enough {
+                std::future::pending().await
+            }
+        }
+    };
+    let maintain = Arc::clone(&identity.issuers[0].provider).maintain(|| *clock.lock(), pause);
+    let done = async {
+        while pauses.lock().len() < 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { () = maintain => {}, () = done => {} }
+    assert_eq!(*pauses.lock(), [300, 300, 15, 15, 300], "sooner after a failure");
+    assert_eq!(stand.fetches(), 3, "nobody presented a token");
+    let last = NOW + 630;
+    let claims = stand.claims_but(json!({ "exp": last + 60 }));
+    assert!(verify(&identity, &new.token(&claims), last).await.is_ok());
+    assert_eq!(cause(&identity, &key.token(&claims), last).await, Cause::UnknownKey);
+    assert_eq!(stand.fetches(), 3, "and the newest keys were there");
+}
+
+#[tokio::test]
 async fn a_provider_cannot_send_us_elsewhere() {
     let key = Key::ed25519("one");
     let stand = Stand::start(&[&key]).await;
