@@ -47,7 +47,12 @@ impl DecisionCache {
     /// What `set` decides, from memory where the same was asked before.
     ///
     /// A set of another hash, or another standing, forgets everything.
-    pub fn decide(&mut self, set: &PolicySet, standing: &Arc<Standing>, meaning: &Arc<Meaning>) -> Arc<Decision> {
+    pub fn decide(
+        &mut self,
+        set: &PolicySet,
+        standing: &Arc<Standing>,
+        meaning: &Arc<Meaning>,
+    ) -> Arc<Decision> {
         if !self.holds_for(set, standing) {
             self.younger.clear();
             self.elder.clear();

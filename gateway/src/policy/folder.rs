@@ -136,5 +136,6 @@ fn read_file(path: &Path, left: usize) -> Result<String, String> {
     if bytes.len() > left {
         return Err(format!("the policy files together are longer than {FOLDER_BYTES_MAX} bytes"));
     }
-    String::from_utf8(bytes).map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
 }

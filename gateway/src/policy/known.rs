@@ -62,7 +62,10 @@ fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> +
     if known.clone().any(|known| known == name) {
         return None;
     }
-    Some(format!("{what} {name:?} is not in the configuration{}", did_you_mean(name, known.map(String::as_str), "")))
+    Some(format!(
+        "{what} {name:?} is not in the configuration{}",
+        did_you_mean(name, known.map(String::as_str), "")
+    ))
 }
 
 /// Ids that no object and no principal can ever have.
@@ -80,12 +83,18 @@ fn misspelled(uid: &EntityUid) -> Option<String> {
     let id: &str = uid.id().as_ref();
     let Some(kind) = VOCABULARY.kind(uid.type_name()) else {
         let principal = VOCABULARY.is_principal(uid.type_name());
-        let named = id.split_once(':').is_some_and(|(issuer, subject)| !issuer.is_empty() && !subject.is_empty());
+        let named =
+            id.split_once(':').is_some_and(|(issuer, subject)| !issuer.is_empty() && !subject.is_empty());
         return (principal && !named)
             .then(|| format!("{id:?} is no principal: write {}::\"issuer:subject\"", uid.type_name()));
     };
     let Some(parts) = name::split(kind, id) else {
-        return Some(format!("{id:?} is no {}: write {}::{:?}", kind.name().to_lowercase(), kind.name(), kind.form()));
+        return Some(format!(
+            "{id:?} is no {}: write {}::{:?}",
+            kind.name().to_lowercase(),
+            kind.name(),
+            kind.form()
+        ));
     };
     let spelled = name::join(kind, &parts.iter().map(String::as_str).collect::<Vec<_>>());
     (spelled != id).then(|| format!("{id:?} has quotes that it does not need: write {spelled:?}"))

@@ -55,7 +55,11 @@ fn count(before: usize) -> u32 {
 }
 
 /// ` (did you mean …?)` for the known word that is nearest to an unknown one, or nothing.
-pub(super) fn did_you_mean<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>, prefix: &str) -> String {
+pub(super) fn did_you_mean<'a>(
+    unknown: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    prefix: &str,
+) -> String {
     let allowed = (unknown.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
@@ -90,9 +94,14 @@ mod tests {
 
     #[test]
     fn distance_counts_letters_and_swaps() {
-        for (left, right, expected) in
-            [("", "", 0), ("abc", "abc", 0), ("abc", "acb", 1), ("quorum", "qorum", 1), ("id", "", 2), ("ab", "xy", 2)]
-        {
+        for (left, right, expected) in [
+            ("", "", 0),
+            ("abc", "abc", 0),
+            ("abc", "acb", 1),
+            ("quorum", "qorum", 1),
+            ("id", "", 2),
+            ("ab", "xy", 2),
+        ] {
             assert_eq!(distance(left, right), expected, "{left} {right}");
             assert_eq!(distance(right, left), expected, "{right} {left}");
         }

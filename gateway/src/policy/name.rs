@@ -96,7 +96,9 @@ impl Kind {
             Object::Column { database, schema, table, column } => {
                 (Kind::Column, vec![database, schema, table, column])
             }
-            Object::Function { database, schema, function } => (Kind::Function, vec![database, schema, function]),
+            Object::Function { database, schema, function } => {
+                (Kind::Function, vec![database, schema, function])
+            }
             Object::Role { role } => (Kind::Role, vec![role]),
             Object::Setting { database, setting } => (Kind::Setting, vec![database, setting]),
         }
@@ -204,7 +206,11 @@ mod tests {
                 for third in letters {
                     let parts = ["r", first, second, third];
                     let id = join(Kind::Table, &parts);
-                    assert_eq!(split(Kind::Table, &id).as_deref(), Some(&parts.map(String::from)[..]), "{id}");
+                    assert_eq!(
+                        split(Kind::Table, &id).as_deref(),
+                        Some(&parts.map(String::from)[..]),
+                        "{id}"
+                    );
                     assert_eq!(seen.insert(id.clone(), parts), None, "{id}");
                 }
             }

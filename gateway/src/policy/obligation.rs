@@ -120,8 +120,12 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
         match key {
             ID => match value {
                 "" => fault(key, "the name is missing".into()),
-                _ if value.len() > ID_BYTES_MAX => fault(key, format!("the name is over {ID_BYTES_MAX} bytes")),
-                _ if value.contains(char::is_control) => fault(key, "the name holds a control character".into()),
+                _ if value.len() > ID_BYTES_MAX => {
+                    fault(key, format!("the name is over {ID_BYTES_MAX} bytes"))
+                }
+                _ if value.contains(char::is_control) => {
+                    fault(key, "the name holds a control character".into())
+                }
                 _ => found.id = Some(value.into()),
             },
             DESCRIPTION => {}
@@ -152,7 +156,11 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
 
     match approvers {
         Some(group) => {
-            found.obligations.push(Obligation::RequiresApproval { group, quorum: quorum.unwrap_or(1), expires });
+            found.obligations.push(Obligation::RequiresApproval {
+                group,
+                quorum: quorum.unwrap_or(1),
+                expires,
+            });
         }
         None if annotations.contains_key(REQUIRES_APPROVAL) => {}
         None => {
@@ -174,7 +182,10 @@ pub(super) fn unenforced(obligations: &[Obligation]) -> Vec<Fault> {
         .filter(|obligation| !obligation.is_enforced())
         .map(|obligation| {
             let key = obligation.key();
-            (key.to_owned(), format!("@{key}: not enforced by this version, so a policy with it must not load"))
+            (
+                key.to_owned(),
+                format!("@{key}: not enforced by this version, so a policy with it must not load"),
+            )
         })
         .collect()
 }
@@ -208,7 +219,11 @@ mod tests {
     }
 
     fn approval(group: &str, quorum: u8, seconds: Option<u64>) -> Obligation {
-        Obligation::RequiresApproval { group: group.into(), quorum, expires: seconds.map(Duration::from_secs) }
+        Obligation::RequiresApproval {
+            group: group.into(),
+            quorum,
+            expires: seconds.map(Duration::from_secs),
+        }
     }
 
     #[test]
@@ -219,7 +234,12 @@ mod tests {
             (vec![("max_rows", "1000")], vec![rows(1000)]),
             (vec![("requires_approval", "dba")], vec![approval("dba", 1, None)]),
             (
-                vec![("requires_approval", "dba"), ("quorum", "2"), ("expires", "15m"), ("reason_required", "")],
+                vec![
+                    ("requires_approval", "dba"),
+                    ("quorum", "2"),
+                    ("expires", "15m"),
+                    ("reason_required", ""),
+                ],
                 vec![approval("dba", 2, Some(900)), Obligation::ReasonRequired],
             ),
             (vec![("break_glass", ""), ("max_rows", "5")], vec![rows(5), Obligation::BreakGlass]),
@@ -232,18 +252,38 @@ mod tests {
     #[test]
     fn each_unreadable_annotation_is_a_fault() {
         for (annotations, forbids, expected) in [
-            (vec![("requires_aproval", "dba")], false, "@requires_aproval: unknown annotation (did you mean @requires_approval?)"),
+            (
+                vec![("requires_aproval", "dba")],
+                false,
+                "@requires_aproval: unknown annotation (did you mean @requires_approval?)",
+            ),
             (vec![("zzzzzz", "")], false, "@zzzzzz: unknown annotation"),
             (vec![("max_rows", "")], false, "@max_rows: \"\" is not a number of rows (for example \"1000\")"),
-            (vec![("max_rows", "0")], false, "@max_rows: \"0\" is not a number of rows (for example \"1000\")"),
-            (vec![("max_rows", "+5")], false, "@max_rows: \"+5\" is not a number of rows (for example \"1000\")"),
-            (vec![("max_rows", "1e3")], false, "@max_rows: \"1e3\" is not a number of rows (for example \"1000\")"),
+            (
+                vec![("max_rows", "0")],
+                false,
+                "@max_rows: \"0\" is not a number of rows (for example \"1000\")",
+            ),
+            (
+                vec![("max_rows", "+5")],
+                false,
+                "@max_rows: \"+5\" is not a number of rows (for example \"1000\")",
+            ),
+            (
+                vec![("max_rows", "1e3")],
+                false,
+                "@max_rows: \"1e3\" is not a number of rows (for example \"1000\")",
+            ),
             (
                 vec![("max_rows", "99999999999999999999")],
                 false,
                 "@max_rows: \"99999999999999999999\" is not a number of rows (for example \"1000\")",
             ),
-            (vec![("max_rows", "5")], true, "@max_rows: an obligation on a forbid has no meaning: it permits nothing"),
+            (
+                vec![("max_rows", "5")],
+                true,
+                "@max_rows: an obligation on a forbid has no meaning: it permits nothing",
+            ),
             (vec![("break_glass", "yes")], false, "@break_glass: takes no value, but has \"yes\""),
             (vec![("quorum", "2")], false, "@quorum: has no meaning without @requires_approval"),
             (vec![("expires", "15m")], false, "@expires: has no meaning without @requires_approval"),
@@ -286,7 +326,8 @@ mod tests {
             approval("security", 1, None),
             rows(1000),
         ];
-        let kept = [rows(20), approval("dba", 1, None), approval("security", 1, None), Obligation::BreakGlass];
+        let kept =
+            [rows(20), approval("dba", 1, None), approval("security", 1, None), Obligation::BreakGlass];
         assert_eq!(combine(all), kept);
     }
 

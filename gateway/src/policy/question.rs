@@ -44,7 +44,8 @@ struct Word {
 impl Vocabulary {
     fn new() -> Self {
         let name = |text: &str| EntityTypeName::from_str(text).expect("a fixed name is well-formed");
-        let (schema, _) = Schema::from_cedarschema_str(SCHEMA_TEXT).expect("the shipped schema is well-formed");
+        let (schema, _) =
+            Schema::from_cedarschema_str(SCHEMA_TEXT).expect("the shipped schema is well-formed");
         let kinds = Kind::ALL.map(|kind| name(kind.name()));
         let action = name("Action");
         let verbs = Verb::ALL.map(|verb| {

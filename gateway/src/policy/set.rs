@@ -12,8 +12,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, Context, Effect, Entities, EntityUid, Policy, PolicyId, PrincipalConstraint,
-    Request, ResourceConstraint, ValidationMode, ValidationWarning,
+    ActionConstraint, Authorizer, Context, Effect, Entities, EntityUid, Policy, PolicyId,
+    PrincipalConstraint, Request, ResourceConstraint, ValidationMode, ValidationWarning,
 };
 use gatebook_wire::action::{Action, Verb};
 use gatebook_wire::protocol::Meaning;
@@ -187,7 +187,11 @@ impl PolicySet {
     ) -> bool {
         let action = question.action;
         if !question::is_known(action) {
-            findings.error(format!("the schema has no {} on such an object: {}", action.verb.name(), action.object));
+            findings.error(format!(
+                "the schema has no {} on such an object: {}",
+                action.verb.name(),
+                action.object
+            ));
             return false;
         }
         let (mut permitted, mut forbidden, mut erred) = (false, false, false);
@@ -352,26 +356,43 @@ fn compile_file(
     };
     for template in parsed.templates() {
         let offset = template.as_ref().loc().map_or(0, |loc| loc.start());
-        let message = "a template with slots (?principal, ?resource) is never linked here: write the policy out";
+        let message =
+            "a template with slots (?principal, ?resource) is never linked here: write the policy out";
         mistakes.push(Mistake::at(&file.name, &file.text, offset, message));
     }
     let start = |id: &PolicyId| parsed.policy(id).map_or(0, start);
     let checked = VOCABULARY.validator.validate(&parsed, ValidationMode::Strict);
-    mistakes.extend(checked.validation_errors().map(|error| told(file, start(error.policy_id()), error)));
-    let wrong: HashSet<&PolicyId> = checked.validation_errors().map(|error| error.policy_id()).collect();
-    for warning in checked.validation_warnings() {
-        // A name that does not exist also makes the policy impossible: one mistake is told once.
-        if wrong.contains(warning.policy_id()) {
-            continue;
-        }
-        let told = told(file, start(warning.policy_id()), warning);
+    let told_of = checked.validation_errors().map(|error| told(file, start(error.policy_id()), error));
+    let mut errors: Vec<Mistake> = told_of.collect();
+    // Cedar says the same of each action that a policy applies to.
+    errors.sort();
+    errors.dedup_by_key(|mistake| (mistake.line, mistake.column));
+    mistakes.extend(errors);
+    // A policy is told one thing: a name that does not exist makes it impossible as well, and so does a scope.
+    let mut told_already: HashSet<&PolicyId> =
+        checked.validation_errors().map(|error| error.policy_id()).collect();
+    let (scopes, others): (Vec<_>, Vec<_>) = checked
+        .validation_warnings()
+        .partition(|warning| matches!(warning, ValidationWarning::InvalidActionApplication(_)));
+    for warning in scopes.into_iter().chain(others) {
+        let start = start(warning.policy_id());
+        // A rule that can never apply would be believed to protect.
         match warning {
-            // A rule that can never apply would be believed to protect.
-            ValidationWarning::ImpossiblePolicy(_)
-            | ValidationWarning::InvalidActionApplication(_)
-            | ValidationWarning::BidiCharsInString(_)
-            | ValidationWarning::BidiCharsInIdentifier(_) => mistakes.push(told),
-            _ => warnings.push(told),
+            ValidationWarning::InvalidActionApplication(_) | ValidationWarning::ImpossiblePolicy(_)
+                if !told_already.insert(warning.policy_id()) => {}
+            ValidationWarning::InvalidActionApplication(_) => {
+                let message =
+                    "can never apply: no action of its scope is done by such a principal to such a resource";
+                mistakes.push(Mistake::at(&file.name, &file.text, start, message));
+            }
+            ValidationWarning::ImpossiblePolicy(_) => {
+                let message = "can never apply: its conditions are never true";
+                mistakes.push(Mistake::at(&file.name, &file.text, start, message));
+            }
+            ValidationWarning::BidiCharsInString(_) | ValidationWarning::BidiCharsInIdentifier(_) => {
+                mistakes.push(told(file, start, warning));
+            }
+            _ => warnings.push(told(file, start, warning)),
         }
     }
     let mut policies: Vec<&Policy> = parsed.policies().filter(|policy| policy.is_static()).collect();
@@ -414,15 +435,17 @@ fn compile_policy(
     mistakes.extend(known::malformed(policy, file));
 
     let verbs = verbs(policy);
-    let shows_rows =
-        |verb: &Verb| matches!(verb, Verb::Select | Verb::Insert | Verb::Update | Verb::Delete | Verb::Call | Verb::Opaque);
+    let shows_rows = |verb: &Verb| {
+        matches!(verb, Verb::Select | Verb::Insert | Verb::Update | Verb::Delete | Verb::Call | Verb::Opaque)
+    };
     let limits_rows = annotations.obligations.iter().any(|found| matches!(found, Obligation::MaxRows(_)));
     if limits_rows && !verbs.iter().any(shows_rows) {
         let offset = places.get("max_rows").copied().unwrap_or(start(policy));
         mistakes.push(at(offset, "@max_rows: none of the actions of this policy shows rows".into()));
     }
     if !forbids && matches!(policy.action_constraint(), ActionConstraint::Any) {
-        let message = "permits every action, `opaque`, `administer` and `login` among them: better name the actions";
+        let message =
+            "permits every action, `opaque`, `administer` and `login` among them: better name the actions";
         warnings.push(at(start(policy), message.into()));
     }
 
@@ -461,14 +484,21 @@ fn told(file: &PolicyFile, start: usize, error: &dyn Diagnostic) -> Mistake {
     Mistake::at(&file.name, &file.text, offset, message)
 }
 
-/// Cedar's message without the policy's number, which says nothing to anybody.
+/// Cedar's message without the policy's number, which says nothing to anybody, and without the action that it
+/// happened to meet first.
 fn plain(message: &str) -> String {
-    let message = message.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")).map_or(message, |rest| rest.1);
-    let message = message
-        .strip_prefix("error while evaluating policy `")
-        .and_then(|rest| rest.split_once("`: "))
-        .map_or(message, |rest| rest.1);
-    message.to_owned()
+    let after = |prefix: &str, end: &str| {
+        message.strip_prefix(prefix).and_then(|rest| rest.split_once(end)).map(|(_, rest)| rest)
+    };
+    let message = after("for policy `", "`, ")
+        .or(after("for policy `", "`: "))
+        .or(after("error while evaluating policy `", "`: "))
+        .unwrap_or(message);
+    let Some((before, rest)) = message.split_once(" in context for Action::\"") else {
+        return message.to_owned();
+    };
+    let (_, rest) = rest.split_once('"').unwrap_or_default();
+    format!("{before} in context{rest}")
 }
 
 fn same_ids(rules: &[Rule], mistakes: &mut Vec<Mistake>) {

@@ -49,7 +49,8 @@ fn action(text: &str) -> Action {
     let (verb, kind, id) =
         (words.next().expect("verb"), words.next().expect("kind"), words.next().expect("object"));
     let verb = *Verb::ALL.iter().find(|known| known.name() == verb).expect("a known verb");
-    let kind = *name::Kind::ALL.iter().find(|known| known.name().to_lowercase() == kind).expect("a known kind");
+    let kind =
+        *name::Kind::ALL.iter().find(|known| known.name().to_lowercase() == kind).expect("a known kind");
     let parts = name::split(kind, &format!("r/{id}")).unwrap_or_else(|| panic!("{id}"));
     let part = |place: usize| -> Arc<str> { parts[place].as_str().into() };
     let object = match kind {
@@ -155,7 +156,9 @@ fn what_no_policy_permits_is_refused() {
 
 #[test]
 fn no_group_of_actions_holds_what_may_do_anything() {
-    let set = set(r#"permit (principal, action in [Action::"read", Action::"write", Action::"define"], resource);"#);
+    let set = set(
+        r#"permit (principal, action in [Action::"read", Action::"write", Action::"define"], resource);"#,
+    );
     for what in [
         "opaque database orders",
         "administer database orders",
@@ -167,7 +170,12 @@ fn no_group_of_actions_holds_what_may_do_anything() {
         check(&set, "user corp:lee", what, "refuse");
     }
     for verb in Verb::ALL.into_iter().filter(|verb| verb.group().is_some()) {
-        check(&set, "user corp:lee", &format!("{} table orders/public.orders", verb.name()), "permit by a.cedar:1");
+        check(
+            &set,
+            "user corp:lee",
+            &format!("{} table orders/public.orders", verb.name()),
+            "permit by a.cedar:1",
+        );
     }
 }
 
@@ -203,7 +211,8 @@ fn a_command_that_asks_for_nothing_is_permitted() {
 #[test]
 fn one_refused_action_refuses_the_command_and_is_named() {
     let set = set(r#"permit (principal, action, resource) unless { resource.name == "wages" };"#);
-    let what = "select table orders/public.orders, select table orders/public.wages, insert table orders/public.log";
+    let what =
+        "select table orders/public.orders, select table orders/public.wages, insert table orders/public.log";
     let decision = set.decide(&standing("user corp:lee"), &meaning(what));
     assert_eq!(decision.refused, [action("select table orders/public.wages")]);
     assert_eq!(said(&decision), "refuse");
@@ -220,10 +229,14 @@ fn an_error_refuses_whichever_policy_it_is_in() {
                 "permit (principal, action, resource);\n{effect} (principal, action == Action::\"select\", resource) {condition};"
             );
             let set = set(&text);
-            let decision = set.decide(&standing("user corp:lee"), &meaning("select table orders/public.orders"));
+            let decision =
+                set.decide(&standing("user corp:lee"), &meaning("select table orders/public.orders"));
             assert_eq!(said(&decision), "refuse after errors", "{text}");
             assert_eq!(decision.errors.len(), 1);
-            assert!(decision.errors[0].starts_with("a.cedar:2: cannot tell whether corp:lee may select orders/public.orders: "));
+            assert!(
+                decision.errors[0]
+                    .starts_with("a.cedar:2: cannot tell whether corp:lee may select orders/public.orders: ")
+            );
             assert!(!decision.errors[0].contains("policy1"), "{}", decision.errors[0]);
             check(&set, "user corp:lee", "insert table orders/public.orders", "permit by a.cedar:1");
         }
@@ -232,7 +245,9 @@ fn an_error_refuses_whichever_policy_it_is_in() {
 
 #[test]
 fn many_errors_are_counted_and_not_kept() {
-    let set = set("permit (principal, action, resource) when { 9223372036854775807 + context.statement.statements > 0 };");
+    let set = set(
+        "permit (principal, action, resource) when { 9223372036854775807 + context.statement.statements > 0 };",
+    );
     let what: Vec<String> = (0..100).map(|number| format!("select table orders/public.t{number}")).collect();
     let decision = set.decide(&standing("user corp:lee"), &meaning(&what.join(", ")));
     assert_eq!(decision.errors.len(), 9);
@@ -323,7 +338,9 @@ fn every_fact_reaches_the_condition() {
         ("context.statement.effect == Effect::\"reads\"", "; effect=reads", ""),
         ("context.statement.effect == Effect::\"may_change\"", "", "; effect=reads"),
     ] {
-        let set = set(&format!("permit (principal, action == Action::\"select\", resource) when {{ {condition} }};"));
+        let set = set(&format!(
+            "permit (principal, action == Action::\"select\", resource) when {{ {condition} }};"
+        ));
         let what = "select table orders/public.orders";
         check(&set, "user corp:lee", &format!("{what}{with}"), "permit by a.cedar:1");
         check(&set, "user corp:lee", &format!("{what}{without}"), "refuse");
@@ -342,7 +359,9 @@ fn every_fact_reaches_the_condition() {
         ("resource.name like \"o*\"", true),
         ("resource.name == \"public\"", false),
     ] {
-        let text = format!("permit (principal, action == Action::\"select\", resource is Table) when {{ {condition} }};");
+        let text = format!(
+            "permit (principal, action == Action::\"select\", resource is Table) when {{ {condition} }};"
+        );
         let expected = if holds { "permit by a.cedar:1" } else { "refuse" };
         check(&set(&text), "user corp:lee", "select table orders/public.orders", expected);
     }
@@ -360,42 +379,114 @@ fn login_is_decided_on_the_role() {
 
 #[test]
 fn each_mistake_is_refused_at_load_with_its_place() {
+    let mut wrong = Vec::new();
     for (text, expected) in [
         ("permit (principal, action, resource)", "a.cedar:1:37: "),
-        ("permit (principal, action, resource);\nallow (principal, action, resource);", "a.cedar:2:1: invalid policy effect: allow"),
-        ("permit (principal, action, resource == Tabel::\"orders-db/o/p.t\");", "a.cedar:1:40: unrecognized entity type `Tabel` (did you mean `Table`?)"),
-        ("permit (principal, action == Action::\"selct\", resource);", "a.cedar:1:30: unrecognized action `Action::\"selct\"` (did you mean `Action::\"select\"`?)"),
-        ("\n\npermit (principal, action, resource) when { context.statement.has_wher };", "a.cedar:3:45: attribute `statement.has_wher` "),
-        ("permit (principal, action, resource) when { context.statement.effect == \"reads\" };", "a.cedar:1:45: "),
-        ("permit (principal, action, resource) when { context.statement.effect == Effect::\"read\" };", "a.cedar:1:73: entity `Effect::\"read\"` is of an enumerated entity type, but `\"read\"` is not declared as a valid eid"),
+        (
+            "permit (principal, action, resource);\nallow (principal, action, resource);",
+            "a.cedar:2:1: invalid policy effect: allow",
+        ),
+        (
+            "permit (principal, action, resource == Tabel::\"orders-db/o/p.t\");",
+            "a.cedar:1:40: unrecognized entity type `Tabel` (did you mean `Table`?)",
+        ),
+        (
+            "permit (principal, action == Action::\"selct\", resource);",
+            "a.cedar:1:30: unrecognized action `Action::\"selct\"` (did you mean `Action::\"select\"`?)",
+        ),
+        (
+            "\n\npermit (principal, action, resource) when { context.statement.has_wher };",
+            "a.cedar:3:45: attribute `statement.has_wher` ",
+        ),
+        (
+            "permit (principal, action, resource) when { context.statement.effect == \"reads\" };",
+            "a.cedar:1:45: ",
+        ),
+        (
+            "permit (principal, action, resource) when { context.statement.effect == Effect::\"read\" };",
+            "a.cedar:1:73: entity `Effect::\"read\"` is of an enumerated entity type, but `\"read\"` is not declared as a valid eid",
+        ),
         ("permit (principal, action, resource) when { context.statement.kind == 1 };", "a.cedar:1:45: "),
-        ("permit (principal, action == Action::\"read\", resource);", "a.cedar:1:1: unable to find an applicable action given the policy scope constraints"),
-        ("permit (principal, action == Action::\"login\", resource is Table);", "a.cedar:1:1: unable to find an applicable action given the policy scope constraints"),
-        ("permit (principal, action, resource) when { false };", "a.cedar:1:1: policy is impossible: the policy expression evaluates to false for all valid requests"),
-        ("permit (principal in ?principal, action, resource);", "a.cedar:1:1: a template with slots (?principal, ?resource) is never linked here: write the policy out"),
-        ("@requires_aproval(\"dba\")\npermit (principal, action, resource);", "a.cedar:1:1: @requires_aproval: unknown annotation (did you mean @requires_approval?)"),
-        ("@id(\"x\")\n@requires_approval(\"dba\")\npermit (principal, action, resource);", "a.cedar:2:1: @requires_approval: not enforced by this version, so a policy with it must not load"),
-        ("@reason_required\npermit (principal, action, resource);", "a.cedar:1:1: @reason_required: not enforced by this version, so a policy with it must not load"),
-        ("@break_glass\npermit (principal, action, resource);", "a.cedar:1:1: @break_glass: not enforced by this version, so a policy with it must not load"),
-        ("@max_rows(\"many\")\npermit (principal, action, resource);", "a.cedar:1:1: @max_rows: \"many\" is not a number of rows (for example \"1000\")"),
-        ("@max_rows(\"5\")\nforbid (principal, action, resource);", "a.cedar:1:1: @max_rows: an obligation on a forbid has no meaning: it permits nothing"),
-        ("@max_rows(\"5\")\npermit (principal, action in [Action::\"define\", Action::\"login\"], resource);", "a.cedar:1:1: @max_rows: none of the actions of this policy shows rows"),
-        ("@id(\"x\")\npermit (principal, action, resource);\n@id(\"x\")\nforbid (principal, action, resource);", "a.cedar:3:1: @id: \"x\" is already the name of a.cedar:1"),
-        ("permit (principal, action, resource in Database::\"orders\");", "a.cedar:1:40: \"orders\" is no database: write Database::\"resource/database\""),
-        ("permit (principal, action, resource) when { resource in Table::\"r/d/t\" };", "a.cedar:1:57: \"r/d/t\" is no table: write Table::\"resource/database/schema.table\""),
-        ("permit (principal, action, resource in Database::\"r/\\\"d\\\"\");", "a.cedar:1:40: \"r/\\\"d\\\"\" has quotes that it does not need: write \"r/d\""),
-        ("permit (principal == User::\"lee\", action, resource);", "a.cedar:1:22: \"lee\" is no principal: write User::\"issuer:subject\""),
+        (
+            "permit (principal, action == Action::\"read\", resource);",
+            "a.cedar:1:1: can never apply: no action of its scope is done by such a principal to such a resource",
+        ),
+        (
+            "permit (principal, action == Action::\"login\", resource is Table);",
+            "a.cedar:1:1: can never apply: no action of its scope is done by such a principal to such a resource",
+        ),
+        (
+            "permit (principal, action, resource) when { false };",
+            "a.cedar:1:1: can never apply: its conditions are never true",
+        ),
+        (
+            "permit (principal in ?principal, action, resource);",
+            "a.cedar:1:1: a template with slots (?principal, ?resource) is never linked here: write the policy out",
+        ),
+        (
+            "@requires_aproval(\"dba\")\npermit (principal, action, resource);",
+            "a.cedar:1:1: @requires_aproval: unknown annotation (did you mean @requires_approval?)",
+        ),
+        (
+            "@id(\"x\")\n@requires_approval(\"dba\")\npermit (principal, action, resource);",
+            "a.cedar:2:1: @requires_approval: not enforced by this version, so a policy with it must not load",
+        ),
+        (
+            "@reason_required\npermit (principal, action, resource);",
+            "a.cedar:1:1: @reason_required: not enforced by this version, so a policy with it must not load",
+        ),
+        (
+            "@break_glass\npermit (principal, action, resource);",
+            "a.cedar:1:1: @break_glass: not enforced by this version, so a policy with it must not load",
+        ),
+        (
+            "@max_rows(\"many\")\npermit (principal, action, resource);",
+            "a.cedar:1:1: @max_rows: \"many\" is not a number of rows (for example \"1000\")",
+        ),
+        (
+            "@max_rows(\"5\")\nforbid (principal, action, resource);",
+            "a.cedar:1:1: @max_rows: an obligation on a forbid has no meaning: it permits nothing",
+        ),
+        (
+            "@max_rows(\"5\")\npermit (principal, action in [Action::\"define\", Action::\"login\"], resource);",
+            "a.cedar:1:1: @max_rows: none of the actions of this policy shows rows",
+        ),
+        (
+            "@id(\"x\")\npermit (principal, action, resource);\n@id(\"x\")\nforbid (principal, action, resource);",
+            "a.cedar:3:1: @id: \"x\" is already the name of a.cedar:1",
+        ),
+        (
+            "permit (principal, action, resource in Database::\"orders\");",
+            "a.cedar:1:40: \"orders\" is no database: write Database::\"resource/database\"",
+        ),
+        (
+            "permit (principal, action, resource) when { resource in Table::\"r/d/t\" };",
+            "a.cedar:1:57: \"r/d/t\" is no table: write Table::\"resource/database/schema.table\"",
+        ),
+        (
+            "permit (principal, action, resource in Database::\"r/\\\"d\\\"\");",
+            "a.cedar:1:40: \"r/\\\"d\\\"\" has quotes that it does not need: write \"r/d\"",
+        ),
+        (
+            "permit (principal == User::\"lee\", action, resource);",
+            "a.cedar:1:22: \"lee\" is no principal: write User::\"issuer:subject\"",
+        ),
     ] {
         let found = mistakes(text);
-        assert_eq!(found.len(), 1, "{text}: {found:#?}");
-        assert!(found[0].starts_with(expected), "{text}\n expected {expected}\n found    {}", found[0]);
+        if found.len() != 1 || !found[0].starts_with(expected) {
+            wrong.push(format!("{text}\n expected {expected}\n found    {found:#?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn all_mistakes_of_all_files_are_told_together() {
     let texts = [
-        ("b.cedar", "@qorum(\"2\")\npermit (principal, action == Action::\"selct\", resource);\nforbid (principal, action, resource == Role::\"x\");"),
+        (
+            "b.cedar",
+            "@qorum(\"2\")\npermit (principal, action == Action::\"selct\", resource);\nforbid (principal, action, resource == Role::\"x\");",
+        ),
         ("a.cedar", "permit (principal"),
         ("c.cedar", "permit (principal, action, resource);"),
     ];
@@ -410,7 +501,9 @@ fn what_is_suspicious_loads_with_a_warning() {
     assert_eq!(warnings(""), ["policies: there is no policy, so everything is refused"]);
     assert_eq!(
         warnings("permit (principal, action, resource);"),
-        ["a.cedar:1:1: permits every action, `opaque`, `administer` and `login` among them: better name the actions"]
+        [
+            "a.cedar:1:1: permits every action, `opaque`, `administer` and `login` among them: better name the actions"
+        ]
     );
     assert_eq!(warnings("forbid (principal, action, resource);"), [""; 0]);
 }
@@ -424,7 +517,8 @@ fn names_that_the_configuration_has_not_are_mistakes() {
             KnownResource { databases: ["orders".to_owned()].into(), roles: ["app_ro".to_owned()].into() },
         )]),
     };
-    let set = set(r#"permit (principal == User::"corp:lee", action, resource in Database::"orders-db/orders");
+    let set =
+        set(r#"permit (principal == User::"corp:lee", action, resource in Database::"orders-db/orders");
 permit (principal == User::"crop:lee", action, resource in Resource::"orders-bd");
 permit (principal, action, resource in Schema::"orders-db/order/public");
 permit (principal, action == Action::"login", resource == Role::"orders-db/app_rw")
@@ -584,18 +678,47 @@ fn world() -> Entities {
         ("Database", "orders-db/orders", r#""name":"orders""#, Some(("Resource", "orders-db"))),
         ("Schema", "orders-db/orders/public", r#""name":"public""#, Some(("Database", "orders-db/orders"))),
         ("Schema", "orders-db/orders/audit", r#""name":"audit""#, Some(("Database", "orders-db/orders"))),
-        ("Table", "orders-db/orders/public.orders", r#""schema":"public","name":"orders""#, Some(("Schema", "orders-db/orders/public"))),
-        ("Table", "orders-db/orders/audit.orders", r#""schema":"audit","name":"orders""#, Some(("Schema", "orders-db/orders/audit"))),
-        ("Column", "orders-db/orders/public.orders.id", r#""schema":"public","table":"orders","name":"id""#, Some(("Table", "orders-db/orders/public.orders"))),
-        ("Function", "orders-db/orders/public.refund", r#""schema":"public","name":"refund""#, Some(("Schema", "orders-db/orders/public"))),
+        (
+            "Table",
+            "orders-db/orders/public.orders",
+            r#""schema":"public","name":"orders""#,
+            Some(("Schema", "orders-db/orders/public")),
+        ),
+        (
+            "Table",
+            "orders-db/orders/audit.orders",
+            r#""schema":"audit","name":"orders""#,
+            Some(("Schema", "orders-db/orders/audit")),
+        ),
+        (
+            "Column",
+            "orders-db/orders/public.orders.id",
+            r#""schema":"public","table":"orders","name":"id""#,
+            Some(("Table", "orders-db/orders/public.orders")),
+        ),
+        (
+            "Function",
+            "orders-db/orders/public.refund",
+            r#""schema":"public","name":"refund""#,
+            Some(("Schema", "orders-db/orders/public")),
+        ),
         ("Role", "orders-db/app_ro", r#""name":"app_ro""#, Some(("Resource", "orders-db"))),
-        ("Setting", "orders-db/orders/work_mem", r#""name":"work_mem""#, Some(("Database", "orders-db/orders"))),
+        (
+            "Setting",
+            "orders-db/orders/work_mem",
+            r#""name":"work_mem""#,
+            Some(("Database", "orders-db/orders")),
+        ),
     ] {
-        let parents = parent.map_or(String::new(), |(kind, id)| format!(r#"{{"type":"{kind}","id":"{id}"}}"#));
-        all.push(format!(r#"{{"uid":{{"type":"{kind}","id":"{id}"}},"attrs":{{{attributes}}},"parents":[{parents}]}}"#));
+        let parents =
+            parent.map_or(String::new(), |(kind, id)| format!(r#"{{"type":"{kind}","id":"{id}"}}"#));
+        all.push(format!(
+            r#"{{"uid":{{"type":"{kind}","id":"{id}"}},"attrs":{{{attributes}}},"parents":[{parents}]}}"#
+        ));
     }
     let text = format!("[{}]", all.join(","));
-    Entities::from_json_str(&text, Some(VOCABULARY.validator.schema())).expect("the world is as the schema says")
+    Entities::from_json_str(&text, Some(VOCABULARY.validator.schema()))
+        .expect("the world is as the schema says")
 }
 
 /// Slices, minimal entities and single evaluation never change what Cedar says, except that an error refuses.
@@ -613,7 +736,7 @@ fn slicing_never_changes_a_decision() {
         "setting orders/work_mem",
     ];
     let (mut permits, mut refusals, mut errors) = (0, 0, 0);
-    for seed in 0..120 {
+    for seed in 0..60 {
         let mut dice = Dice(seed);
         let mut policies = Vec::new();
         while policies.len() < 1 + usize::try_from(seed % 12).expect("small") {
@@ -629,7 +752,7 @@ fn slicing_never_changes_a_decision() {
             cedar_policy::Policy::parse(Some(id), text).expect("it was parsed before")
         });
         let theirs = cedar_policy::PolicySet::from_policies(all).expect("ids differ");
-        for _ in 0..30 {
+        for _ in 0..60 {
             let verb = Verb::ALL[dice.roll(Verb::ALL.len())];
             let asked = format!("{} {}", verb.name(), dice.pick(&objects));
             let has_where = dice.roll(2) == 0;
@@ -651,16 +774,21 @@ fn slicing_never_changes_a_decision() {
             let context = format!(
                 r#"{{"resource":"orders-db","database":"orders","role":"app_ro","protocol":"postgres","statement":{{"kind":"select","has_where":{has_where},"has_limit":false,"statements":{statements},"resolved":true,"effect":{{"__entity":{{"type":"Effect","id":"{effect}"}}}}}}}}"#
             );
-            let (kind, id) = asked.split_once(' ').and_then(|(_, object)| object.split_once(' ')).expect("an object");
+            let (kind, id) =
+                asked.split_once(' ').and_then(|(_, object)| object.split_once(' ')).expect("an object");
             let kind = format!("{}{}", kind[..1].to_uppercase(), &kind[1..]);
             let action = VOCABULARY.action(verb).clone();
-            let context = Context::from_json_str(&context, Some((VOCABULARY.validator.schema(), &action))).expect("a context");
+            let context = Context::from_json_str(&context, Some((VOCABULARY.validator.schema(), &action)))
+                .expect("a context");
             let resource = EntityUid::from_str(&format!("{kind}::\"orders-db/{id}\"")).expect("an id");
             let principal = EntityUid::from_str(uid).expect("an id");
-            let request = Request::new(principal, action, resource, context, Some(VOCABULARY.validator.schema())).expect("valid");
+            let request =
+                Request::new(principal, action, resource, context, Some(VOCABULARY.validator.schema()))
+                    .expect("valid");
             let full = Authorizer::new().is_authorized(&request, &theirs, &world);
 
-            let told = format!("seed {seed}: {who}: {what}\n{}\n{decision:#?}\n{full:#?}", policies.join("\n"));
+            let told =
+                format!("seed {seed}: {who}: {what}\n{}\n{decision:#?}\n{full:#?}", policies.join("\n"));
             let erred = full.diagnostics().errors().count();
             assert_eq!(decision.errors.len(), erred, "{told}");
             if erred > 0 {
@@ -699,9 +827,12 @@ fn the_cache_answers_as_the_set_does_and_forgets_on_every_change() {
 
     assert!(!cache.decide(&shut, &lee, &what).is_permit(), "another set");
     assert!(cache.decide(&open, &lee, &what).is_permit());
-    let by_group = set("permit (principal in Group::\"dev\", action == Action::\"select\", resource) when { context.role == \"app_rw\" && context.database == \"stock\" && context.resource == \"stock-db\" };");
+    let by_group = set(
+        "permit (principal in Group::\"dev\", action == Action::\"select\", resource) when { context.role == \"app_rw\" && context.database == \"stock\" && context.resource == \"stock-db\" };",
+    );
     let mut standing = standing("user corp:lee (dev)");
-    (standing.role, standing.database, standing.resource) = ("app_rw".into(), "stock".into(), "stock-db".into());
+    (standing.role, standing.database, standing.resource) =
+        ("app_rw".into(), "stock".into(), "stock-db".into());
     assert!(cache.decide(&by_group, &Arc::new(standing.clone()), &what).is_permit());
     for change in [
         |standing: &mut Standing| standing.chain = chain("user corp:lee"),
@@ -772,7 +903,8 @@ fn a_folder_is_read_in_the_order_of_names() {
 
 #[test]
 fn what_is_no_policy_file_is_told() {
-    let dir = dir(&[("a.cedar", OPEN), ("notes.md", "x"), ("b.ceder", OPEN), ("c.CEDAR", OPEN), ("big.cedar", "")]);
+    let dir =
+        dir(&[("a.cedar", OPEN), ("notes.md", "x"), ("b.ceder", OPEN), ("c.CEDAR", OPEN), ("big.cedar", "")]);
     let at = |name: &str| dir.path().join(name);
     fs::write(at("big.cedar"), "/".repeat(FILE_BYTES_MAX + 1)).expect("a file");
     fs::write(at("bytes.cedar"), b"// \xff").expect("a file");
@@ -878,7 +1010,8 @@ fn a_broken_edit_keeps_the_set_in_force() {
 
 #[test]
 fn the_starting_policies_load_without_a_word() {
-    let set = PolicySet::from_files(files(&[("starter.cedar", STARTER)])).unwrap_or_else(|found| panic!("{found:#?}"));
+    let set = PolicySet::from_files(files(&[("starter.cedar", STARTER)]))
+        .unwrap_or_else(|found| panic!("{found:#?}"));
     assert_eq!(set.warnings(), []);
     let known = Known {
         issuers: Default::default(),
@@ -891,14 +1024,15 @@ fn the_starting_policies_load_without_a_word() {
 
     // What stands in it commented out must be right as well.
     let uncommented: String = STARTER.lines().map(|line| uncomment(line) + "\n").collect();
-    let set = PolicySet::from_files(files(&[("starter.cedar", &uncommented)])).unwrap_or_else(|found| panic!("{found:#?}"));
+    let set = PolicySet::from_files(files(&[("starter.cedar", &uncommented)]))
+        .unwrap_or_else(|found| panic!("{found:#?}"));
     assert_eq!(set.len(), 6);
     let update = "update table orders/public.orders";
     let job = "service gitlab:job (ci/shop/deploy)";
     check(&set, job, &format!("{update}; has_where=true"), "permit by starter.cedar:37");
     check(&set, job, update, "refuse");
     check(&set, job, "insert table orders/public.orders", "permit by starter.cedar:37");
-    check(&set, "user corp:lee (dba)", "select table orders/public.wages", "refuse by starter.cedar:29");
+    check(&set, "user corp:lee (dba)", "select table orders/public.wages", "refuse by starter.cedar:26");
 }
 
 /// A commented-out line of policy; prose stays a comment.
@@ -913,11 +1047,13 @@ fn uncomment(line: &str) -> String {
 #[test]
 fn worked_decisions_of_the_documentation_are_true() {
     let text = include_str!("../../../docs/policy.md");
-    let (mut decisions, mut refusals) = (0, 0);
+    let (mut decisions, mut refusals, mut wrong) = (0, 0, Vec::new());
     let mut folder: Vec<(String, String)> = Vec::new();
     for (heading, kind, body) in blocks(text) {
         let compile = |folder: &[(String, String)]| {
-            let files = folder.iter().map(|(name, text)| PolicyFile { name: name.as_str().into(), text: text.as_str().into() });
+            let files = folder
+                .iter()
+                .map(|(name, text)| PolicyFile { name: name.as_str().into(), text: text.as_str().into() });
             PolicySet::from_files(files.collect())
         };
         match kind.split_once(' ').unwrap_or((&kind, "")) {
@@ -929,20 +1065,32 @@ fn worked_decisions_of_the_documentation_are_true() {
                     let columns: Vec<&str> = line.split('|').map(str::trim).collect();
                     let [who, what, expected] = columns[..] else { panic!("{heading}: {line}") };
                     let decision = set.decide(&standing(who), &meaning(what));
-                    assert_eq!(said(&decision), expected, "{heading}: {line}\n{decision:#?}");
                     decisions += 1;
+                    if said(&decision) != expected {
+                        wrong.push(format!(
+                            "{heading}: {line}\n found {}: {:?}",
+                            said(&decision),
+                            decision.errors
+                        ));
+                    }
                 }
             }
             ("mistakes", _) => {
                 let found = compile(&folder).expect_err(&heading);
                 let found: Vec<String> = found.iter().map(Mistake::to_string).collect();
-                assert_eq!(found, body.lines().collect::<Vec<_>>(), "{heading}");
                 refusals += found.len();
+                if found != body.lines().collect::<Vec<_>>() {
+                    wrong.push(format!("{heading}\n found {found:#?}"));
+                }
             }
             _ => {}
         }
     }
-    assert!(decisions >= 20 && refusals >= 5, "the documentation has lost its examples: {decisions} {refusals}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        decisions >= 20 && refusals >= 5,
+        "the documentation has lost its examples: {decisions} {refusals}"
+    );
 }
 
 /// The headings and fenced blocks of a text, each with the heading that it stands under.
