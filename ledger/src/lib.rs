@@ -10,6 +10,7 @@
 pub mod checkpoint;
 pub mod entry;
 pub mod error;
+pub mod event;
 pub mod hash;
 pub mod keys;
 pub mod manifest;
@@ -20,6 +21,7 @@ pub mod session;
 pub mod signature;
 pub mod state;
 pub mod storage;
+pub mod text;
 pub mod writer;
 
 pub use entry::Kind;

@@ -121,6 +121,17 @@ impl Memory {
         }
     }
 
+    /// How many bytes were written since their files were synced, of the file that has most of them.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        let bytes = |change: &Change| match change {
+            Change::Write(_, bytes) => bytes.len() as u64,
+            Change::Length(_) => 0,
+        };
+        let disk = self.shared.disk.lock();
+        disk.files.values().map(|content| content.pending.iter().map(bytes).sum()).max().unwrap_or(0)
+    }
+
     /// The names of all files.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
