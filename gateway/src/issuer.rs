@@ -551,9 +551,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use serde_json::{Map, json};
+    use serde_json::{Map, Value, json};
 
-    use super::{Issuer, IssuerOptions, TokenClaims, TokenKind};
+    use super::{DEVICE_GRANT, Issuer, IssuerOptions, TokenClaims, TokenKind};
     use crate::identity::{Cause, Credential, Identity, IssuerConfig};
 
     fn options(listen: &str) -> IssuerOptions {
@@ -674,13 +674,33 @@ mod tests {
             (post("/device_authorization", ""), "invalid_client"),
             ("nonsense\r\n\r\n".to_owned(), "400"),
         ];
-        tokio::task::spawn_blocking(move || {
+        let device = tokio::task::spawn_blocking(move || {
             for (request, expected) in cases {
                 let answer = ask(request.clone());
                 assert!(answer.contains(expected), "{request}: {answer}");
             }
-        })
-        .await
-        .expect("answers");
+            let answer = ask(post("/device_authorization", "client_id=cli"));
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+            let device: Value = serde_json::from_str(body).expect("JSON");
+            (device, ask, post)
+        });
+        let (device, ask, post) = device.await.expect("answers");
+        let text = |member: &str| device[member].as_str().expect("text").to_owned();
+        let form = format!("grant_type={DEVICE_GRANT}&device_code={}&client_id=", text("device_code"));
+        assert!(!issuer.approve_device("AAAA-AAAA", TokenClaims::new("eve", "gatebook")));
+        let asked = [
+            (format!("{form}cli"), "authorization_pending"),
+            (format!("{form}other"), "invalid_grant"),
+            (format!("{form}cli"), "\"id_token\""),
+            (format!("{form}cli"), "expired_token"),
+        ];
+        for (place, (form, expected)) in asked.into_iter().enumerate() {
+            if place == 2 {
+                assert!(issuer.approve_device(&text("user_code"), TokenClaims::new("lee", "gatebook")));
+            }
+            let answer =
+                tokio::task::spawn_blocking(move || ask(post("/token", &form))).await.expect("an answer");
+            assert!(answer.contains(expected), "{place}: {answer}");
+        }
     }
 }

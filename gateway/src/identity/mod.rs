@@ -17,6 +17,8 @@ mod jws;
 mod keys;
 mod principal;
 mod provider;
+#[cfg(test)]
+mod real_provider;
 mod rejected;
 #[cfg(test)]
 mod tests;

@@ -377,6 +377,7 @@ async fn wrong_tokens_are_refused_before_anything_is_fetched() {
         ("an expiry that wraps", but(json!({ "exp": u64::MAX })), Cause::BadClaim),
         ("not yet valid", but(json!({ "nbf": NOW + 31 })), Cause::NotYetValid),
         ("issued in the future", but(json!({ "iat": NOW + 31, "nbf": null })), Cause::NotYetValid),
+        ("valid, but issued in the future", but(json!({ "iat": NOW + 31 })), Cause::NotYetValid),
         ("never issued", but(json!({ "iat": null })), Cause::BadClaim),
         ("no subject", but(json!({ "sub": null })), Cause::NoSubject),
         ("an empty subject", but(json!({ "sub": "" })), Cause::NoSubject),
