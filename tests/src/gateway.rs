@@ -33,6 +33,7 @@ pub struct Setup<'a> {
     policies: String,
     resource: String,
     top: String,
+    issuer_lines: String,
     ledger: Option<PathBuf>,
     upstream: Option<SocketAddr>,
     databases: Vec<String>,
@@ -57,6 +58,7 @@ impl<'a> Setup<'a> {
             policies: PERMIT_ALL.to_owned(),
             resource: String::new(),
             top: String::new(),
+            issuer_lines: String::new(),
             ledger: None,
             upstream: None,
             databases: vec![DATABASE.to_owned()],
@@ -75,6 +77,14 @@ impl<'a> Setup<'a> {
     pub fn resource(mut self, lines: &str) -> Self {
         self.resource += lines;
         self.resource.push('\n');
+        self
+    }
+
+    /// Further lines of the issuer's table.
+    #[must_use]
+    pub fn issuer(mut self, lines: &str) -> Self {
+        self.issuer_lines += lines;
+        self.issuer_lines.push('\n');
         self
     }
 
@@ -153,7 +163,7 @@ url = "{issuer}"
 audience = "{AUDIENCE}"
 groups_claim = "groups"
 ca = "issuer-ca.crt"
-
+{issuer_lines}
 [[resource]]
 name = "{RESOURCE}"
 kind = "postgres"
@@ -171,6 +181,7 @@ catalog_role = "{CATALOG}"
             databases = self.databases,
             roles = roles.join(", "),
             resource = self.resource,
+            issuer_lines = self.issuer_lines,
             top = self.top,
         )
     }
@@ -247,6 +258,12 @@ impl Gateway {
     /// The process, for its lines and its end.
     pub fn process(&mut self) -> &mut Child {
         &mut self.process
+    }
+
+    /// The process, for its lines alone.
+    #[must_use]
+    pub fn process_ref(&self) -> &Child {
+        &self.process
     }
 
     /// An operator's command, such as `revoke`, with this gateway's configuration.

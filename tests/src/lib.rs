@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod machine;
 pub mod postgres;
 pub mod wire;
+pub mod world;
 
 pub use certificates::Authority;
 pub use child::Child;
@@ -24,3 +25,4 @@ pub use gateway::Gateway;
 pub use issuer::Issuer;
 pub use ledger::Ledger;
 pub use postgres::Postgres;
+pub use world::World;
