@@ -397,7 +397,7 @@ fn what_is_required_is_missed_by_name() {
 #[test]
 fn broken_syntax_is_reported_beside_what_can_still_be_read() {
     let folder = Folder::new();
-    let text = "[ledger]\npath = \"ledger\norigin = \"x\"\nzzz = 1\n";
+    let text = "[ledger]\npath = \"ledger\norigin = \"x\"\nzzz = 1\n[[resource]]\n";
     let found = folder.mistakes(text);
     assert_eq!(found.first().map(|(line, _)| *line), Some(2), "{found:?}");
     assert!(found.iter().any(|(line, text)| *line == 4 && text.contains("zzz")), "{found:?}");
@@ -495,6 +495,10 @@ fn a_connection_reaches_the_resource_that_it_names() {
         RESOURCE.replace("orders-db", resource) + &format!("server_name = [\"{name}.example\"]\n")
     };
     let apart = RESOURCE.replace("orders-db", "apart").replace("6432", "7432");
+    // Where the system chooses the ports, no two listeners are the same.
+    let chosen = RESOURCE.replace("6432", "0");
+    let chosen = format!("{TOP}{chosen}{}", chosen.replace("orders-db", "wages-db"));
+    assert_eq!(folder.config(&chosen).listeners().len(), 2);
     let config =
         folder.config(&format!("{TOP}{}{}{apart}", named("orders-db", "orders"), named("wages-db", "wages")));
     let [shared, own] = &config.listeners()[..] else { panic!("{:?}", config.listeners()) };
@@ -546,6 +550,38 @@ fn rules_without_effect_are_refused() {
         &format!("{TOP}[limits]\nlogins_max = 5\nlogins_per_source_max = 6\n"),
         &[(7, "logins_per_source_max (6) is more than logins_max (5)")],
     );
+}
+
+#[test]
+fn an_upstream_is_a_place_and_no_login() {
+    let folder = Folder::new();
+    let upstream = |upstream: &str| format!("{TOP}{}", RESOURCE.replace("db.example", upstream));
+    for (written, host, port) in [
+        ("db", "db", 5432),
+        ("10.0.4.17:6000", "10.0.4.17", 6000),
+        ("[::1]", "::1", 5432),
+        ("[fe80::1]:1", "fe80::1", 1),
+    ] {
+        let config = folder.config(&upstream(written));
+        assert_eq!(config.resources[0].upstream, HostPort { host: host.into(), port });
+    }
+    for login in ["app:canary@db:5432", "postgres://app:canary@db/orders", "host=db password=canary"] {
+        folder.expect(&upstream(login), &[(9, "upstream takes a host and a port only")]);
+        assert!(!folder.check(&upstream(login)).report.to_string().contains("canary"), "{login}");
+    }
+    for (place, wrong) in [
+        ("db:0", "has no port from 1 to 65535"),
+        ("db:65536", "has no port from 1 to 65535"),
+        ("db:", "has no port from 1 to 65535"),
+        ("db:05432", "has no port from 1 to 65535"),
+        ("::1", "must hold its IPv6 address in brackets"),
+        ("[::1]5432", "has something behind its bracket"),
+        ("[10.0.0.1]:1", "holds no host name and no address"),
+        ("a b:1", "holds no host name and no address"),
+        (":5432", "holds no host name and no address"),
+    ] {
+        folder.expect(&upstream(place), &[(9, wrong)]);
+    }
 }
 
 #[test]
