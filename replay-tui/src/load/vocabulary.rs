@@ -1,0 +1,279 @@
+//! From the ledger's events to the app's words. An event that this version cannot read is a note with its name.
+
+use std::borrow::Cow;
+
+use gatebook_ledger::entry::{Entry, Kind};
+use gatebook_ledger::event::{
+    self, CommandBody, CommandPayload, Decoded, OutcomeBody, OutcomePayload, Principal, SessionClosedBody,
+    SessionOpenedBody, SessionOpenedPayload, Text,
+};
+
+use serde_json::Value;
+
+use super::{NAME_BYTES_MAX, shorten};
+use crate::figures;
+use crate::message::{Decision, Ending, Note, Outcome, Parameter, SessionRow};
+
+/// What an entry's public part says.
+pub(super) enum Head {
+    Command { request: u64, prepare: bool, decision: Decision },
+    Outcome { request: u64, outcome: Outcome },
+    Closed { reason: String },
+    Note(Note),
+}
+
+/// What an entry's private part says, with what of the public part is worth a line.
+#[derive(Default)]
+pub(super) struct Words {
+    pub(super) statement: Vec<u8>,
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) policies: Vec<String>,
+    pub(super) answer: String,
+    pub(super) facts: Vec<(String, String)>,
+}
+
+/// Reads the public part.
+pub(super) fn head(entry: &Entry<'_>) -> Head {
+    let head = match entry.header.kind {
+        event::COMMAND => serde_json::from_slice(entry.body).ok().map(|body| command_head(&body)),
+        event::OUTCOME => serde_json::from_slice(entry.body).ok().map(|body| outcome_head(entry, &body)),
+        Kind::SESSION_CLOSED => serde_json::from_slice(entry.body)
+            .ok()
+            .map(|body: SessionClosedBody<'_>| Head::Closed { reason: cut(&body.reason) }),
+        Kind::SESSION_OPENED => Some(Head::Note(Note::Opened)),
+        event::REVOCATION | event::CANCEL => Some(Head::Note(Note::Revoked)),
+        Kind::GAP => Some(Head::Note(Note::Gap)),
+        _ => None,
+    };
+    head.unwrap_or_else(|| Head::Note(Note::Other(name(entry.header.kind))))
+}
+
+fn command_head(body: &CommandBody<'_>) -> Head {
+    let decision = match &*body.decision {
+        "permit" => Decision::Permit,
+        "refuse" => Decision::Refuse,
+        "shadow_refuse" => Decision::ShadowRefuse,
+        _ => Decision::Unknown,
+    };
+    Head::Command { request: body.request, prepare: body.phase == "prepare", decision }
+}
+
+fn outcome_head(entry: &Entry<'_>, body: &OutcomeBody<'_>) -> Head {
+    let ending = match &*body.ending {
+        "completed" => Ending::Completed,
+        "suspended" => Ending::Suspended,
+        "failed" => Ending::Failed,
+        "skipped" => Ending::Skipped,
+        "refused" => Ending::Refused,
+        _ => Ending::Unknown,
+    };
+    let outcome = Outcome {
+        seq: entry.header.seq,
+        at_ns: entry.header.time_ns,
+        ending,
+        rows: body.rows,
+        bytes: body.bytes,
+        duration_us: body.duration_us,
+    };
+    Head::Outcome { request: body.request, outcome }
+}
+
+fn name(kind: Kind) -> String {
+    event::kind_name(kind).map_or_else(|| format!("event {}", kind.0), str::to_owned)
+}
+
+/// Fills a session's row from its opening. A payload that is not `sound` is not what was recorded, and is not shown.
+pub(super) fn opened(row: &mut SessionRow, entry: &Entry<'_>, payload: &[u8], sound: bool) {
+    if let Ok(body) = serde_json::from_slice::<SessionOpenedBody<'_>>(entry.body) {
+        row.protocol = cut(&body.protocol);
+    }
+    row.opened_ns = entry.header.time_ns;
+    let read = serde_json::from_slice::<SessionOpenedPayload<'_>>(payload);
+    match read {
+        Ok(payload) if sound => {
+            row.principal = principal_name(&payload.principal);
+            row.through = payload.actors.iter().map(principal_name).collect();
+            row.resource = cut(&payload.resource);
+            row.database = cut(&payload.database);
+            row.role = cut(&payload.role);
+            row.client_address = cut(&payload.source);
+            row.application = cut(&payload.application);
+        }
+        _ if payload.is_empty() && sound => row.principal = "(not stored)".to_owned(),
+        _ => {
+            row.principal = "(not what was recorded)".to_owned();
+            row.broken += 1;
+        }
+    }
+}
+
+fn cut(name: &str) -> String {
+    let mut name = name.to_owned();
+    shorten(&mut name, NAME_BYTES_MAX);
+    name
+}
+
+fn principal_name(principal: &Principal<'_>) -> String {
+    let name = if principal.name.is_empty() { &principal.subject } else { &principal.name };
+    if principal.issuer.is_empty() { cut(name) } else { cut(&format!("{}:{name}", principal.issuer)) }
+}
+
+/// Reads everything of an entry.
+///
+/// # Errors
+/// Why it cannot be read, in words.
+pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> {
+    let kind = entry.header.kind;
+    let payload = (!payload.is_empty()).then_some(payload);
+    let decoded = event::decode(kind, entry.body, payload)
+        .map_err(|error| format!("{} is not spelled as this program knows it: {error}", name(kind)))?;
+    Ok(match decoded {
+        Decoded::Command(body, Some(payload)) => command(&body, &payload),
+        Decoded::Command(_, None) => return Err("the statement is not stored".to_owned()),
+        Decoded::Outcome(_, payload) => payload.map_or_else(Words::default, |payload| outcome(&payload)),
+        Decoded::SessionOpened(body, Some(payload)) => session_opened(&body, &payload),
+        Decoded::SessionOpened(_, None) => return Err("who opened it is not stored".to_owned()),
+        Decoded::SessionClosed(body) => session_closed(&body),
+        Decoded::Cancel(payload) => sentence(format!("cancel asked for from {}", payload.source)),
+        Decoded::LoginRefused(body, payload) => {
+            let times = figures::counted(body.count, "time", "times");
+            let mut words = sentence(format!("login refused {times}: {}", body.cause));
+            if let Some(payload) = payload {
+                words
+                    .statement
+                    .extend(format!(", {} from {}", payload.resource, payload.source).into_bytes());
+                words.fact("detail", &payload.detail);
+            }
+            words
+        }
+        Decoded::Revocation(None) => sentence("whom and why is not stored".to_owned()),
+        Decoded::Revocation(Some(payload)) => {
+            let session = payload.session.map(|session| format!("session {session}"));
+            let target = session.or(payload.principal.map(Cow::into_owned)).unwrap_or_default();
+            let mut words = sentence(format!("{target} revoked by {}", payload.by));
+            if !payload.reason.is_empty() {
+                words.statement.extend(format!(": {}", payload.reason).into_bytes());
+            }
+            words
+        }
+        Decoded::Other(body, payload) => other(kind, &body, payload.as_ref()),
+        _ => sentence(name(kind)),
+    })
+}
+
+impl Words {
+    fn fact(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            self.facts.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// The fields of an event as they stand.
+    fn fields(&mut self, json: &Value) {
+        for (name, value) in json.as_object().into_iter().flatten() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            self.fact(name, &value);
+        }
+    }
+}
+
+/// An event without words of its own: its name and its short fields, and all fields as they stand.
+fn other(kind: Kind, body: &Value, payload: Option<&Value>) -> Words {
+    let mut line = name(kind).replace('.', " ");
+    for (name, value) in body.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if value.len() <= 32 {
+            line.push_str(&format!(" · {name} {value}"));
+        }
+    }
+    let mut words = sentence(line);
+    words.fields(body);
+    payload.into_iter().for_each(|payload| words.fields(payload));
+    words
+}
+
+fn sentence(words: String) -> Words {
+    Words { statement: words.into_bytes(), ..Words::default() }
+}
+
+fn bytes(text: &Text<'_>) -> Vec<u8> {
+    text.bytes().map_or_else(|| b"(not base64)".to_vec(), Cow::into_owned)
+}
+
+fn list(values: &[Cow<'_, str>]) -> String {
+    values.join(", ")
+}
+
+fn owned(values: &[Cow<'_, str>]) -> Vec<String> {
+    values.iter().map(|value| cut(value)).collect()
+}
+
+fn command(body: &CommandBody<'_>, payload: &CommandPayload<'_>) -> Words {
+    let parameters = payload.parameters.iter().map(|parameter| Parameter {
+        type_oid: parameter.type_oid,
+        binary: parameter.binary,
+        null: parameter.value.is_none(),
+        value: parameter.value.as_ref().map_or_else(Vec::new, bytes),
+    });
+    let mut words = Words {
+        statement: bytes(&payload.statement),
+        parameters: parameters.collect(),
+        policies: owned(&payload.policies),
+        ..Words::default()
+    };
+    words.fact("actions", &list(&payload.actions));
+    words.fact("kind", &payload.kind);
+    words.fact("effect", &body.effect.replace('_', " "));
+    words.fact("obligations", &list(&payload.obligations));
+    words.fact("errors", &list(&payload.errors));
+    words
+}
+
+fn outcome(payload: &OutcomePayload<'_>) -> Words {
+    let answer = payload.code.as_deref().or(payload.tag.as_deref()).unwrap_or_default();
+    let mut words = Words { answer: cut(answer), ..Words::default() };
+    words.fact("sent BLAKE3", payload.shown_blake3.as_deref().unwrap_or_default());
+    words.fact("fed", &payload.fed_bytes.map_or_else(String::new, figures::size));
+    words.fact("fed BLAKE3", payload.fed_blake3.as_deref().unwrap_or_default());
+    words
+}
+
+fn session_opened(body: &SessionOpenedBody<'_>, payload: &SessionOpenedPayload<'_>) -> Words {
+    let mut line = format!("{} from {}", body.protocol, payload.source);
+    if !payload.application.is_empty() {
+        line.push_str(&format!(", {}", payload.application));
+    }
+    if body.shadow {
+        line.push_str(", in shadow mode");
+    }
+    let mut words = Words { policies: owned(&payload.policies), ..sentence(line) };
+    words.fact("principal", &principal_name(&payload.principal));
+    words.fact("subject", &payload.principal.subject);
+    words.fact("groups", &list(&payload.principal.groups));
+    let actors: Vec<String> = payload.actors.iter().map(principal_name).collect();
+    words.fact("through", &actors.join(" → "));
+    words.fact("resource", &payload.resource);
+    words.fact("database", &payload.database);
+    words.fact("role", &payload.role);
+    words.fact("let in by", &list(&payload.policies));
+    words.fact("token", &payload.token);
+    words.fact("until", &figures::full_date(payload.expires_s.saturating_mul(1_000_000_000)));
+    words
+}
+
+fn session_closed(body: &SessionClosedBody<'_>) -> Words {
+    let mut line = body.reason.replace('_', " ");
+    if let Some(commands) = body.commands {
+        line.push_str(&format!(" after {}", figures::counted(commands, "command", "commands")));
+    }
+    let mut words = sentence(line);
+    let mut size = |name: &str, bytes: Option<u64>| {
+        if let Some(bytes) = bytes {
+            words.fact(name, &figures::size(bytes));
+        }
+    };
+    size("to client", body.to_client_bytes);
+    size("fed", body.fed_bytes);
+    words.fact("refused", &body.refused.map_or_else(String::new, figures::grouped));
+    words
+}
