@@ -111,11 +111,10 @@ impl<'a> Asker<'a> {
         Asker { uid: uid(kind, subject.id()), groups, subject }
     }
 
-    fn entities(&self) -> Result<Vec<Entity>, Unaskable> {
+    fn entity(&self) -> Result<Entity, Unaskable> {
         let attributes = texts([("issuer", self.subject.issuer()), ("subject", self.subject.subject())]);
-        let mut entities = vec![Entity::new(self.uid.clone(), attributes, self.groups.clone())?];
-        entities.extend(self.groups.iter().map(|group| Entity::new_no_attrs(group.clone(), HashSet::new())));
-        Ok(entities)
+        // Groups need no entities of their own: they have no attributes and lie in nothing.
+        Ok(Entity::new(self.uid.clone(), attributes, self.groups.clone())?)
     }
 }
 
@@ -209,8 +208,8 @@ pub(super) fn ask(
     asked: &Asked<'_>,
     context: Context,
 ) -> Result<(Request, Entities), Unaskable> {
-    let mut entities = asker.entities()?;
-    entities.extend(asked.entities()?);
+    let mut entities = asked.entities()?;
+    entities.push(asker.entity()?);
     entities.extend(VOCABULARY.verbs[verb as usize].entities.iter().cloned());
     let action = VOCABULARY.action(verb).clone();
     let request = Request::new(asker.uid.clone(), action, asked.path[0].clone(), context, checked_against())?;

@@ -233,6 +233,7 @@ fn an_error_refuses_whichever_policy_it_is_in() {
                 set.decide(&standing("user corp:lee"), &meaning("select table orders/public.orders"));
             assert_eq!(said(&decision), "refuse after errors", "{text}");
             assert_eq!(decision.errors.len(), 1);
+            assert_eq!(decision.refused, [action("select table orders/public.orders")]);
             assert!(
                 decision.errors[0]
                     .starts_with("a.cedar:2: cannot tell whether corp:lee may select orders/public.orders: ")
