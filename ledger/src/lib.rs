@@ -4,17 +4,19 @@
 //! `docs/ledger-format.md`. The log layer (everything outside [`event`]) knows neither clock nor network nor
 //! the meaning of events, so that old and future events verify alike.
 //!
-//! Begin at [`Writer`] to write, at [`Ledger`] to read, at [`verify`] to judge.
+//! Begin at [`Writer`] to write, at [`reader`] to read, at [`verify`] to judge.
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod entry;
 pub mod error;
 pub mod event;
+pub mod export;
 pub mod hash;
 pub mod keys;
 pub mod manifest;
 pub mod merkle;
+pub mod reader;
 pub mod recovery;
 pub mod segment;
 pub mod session;
@@ -22,6 +24,7 @@ pub mod signature;
 pub mod state;
 pub mod storage;
 pub mod text;
+pub mod verify;
 pub mod writer;
 
 pub use entry::Kind;

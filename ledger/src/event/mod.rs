@@ -6,11 +6,15 @@
 //!
 //! What a newcomer gets wrong: the log layer knows none of this. It knows the numbers of a session's opening and close, no more.
 
+mod describe;
+
 use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+
+pub use describe::describe;
 
 use crate::entry::Kind;
 

@@ -1,0 +1,68 @@
+//! Events in one line, for people.
+
+use super::{Decoded, decode};
+use crate::entry::Kind;
+
+/// The event in one line. Not escaped: whoever prints it uses [`crate::text::line`].
+#[must_use]
+pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
+    let Ok(decoded) = decode(kind, body, payload) else {
+        return format!("not as its kind wants it: {}", String::from_utf8_lossy(body));
+    };
+    match decoded {
+        Decoded::SessionOpened(body, None) => format!("{} (who is absent)", body.protocol),
+        Decoded::SessionOpened(_, Some(who)) => {
+            let mut text = format!("{}:{}", who.principal.issuer, who.principal.name);
+            for actor in &who.actors {
+                text.push_str(&format!(" through {}:{}", actor.issuer, actor.name));
+            }
+            format!("{text} → {}/{} as {} from {}", who.resource, who.database, who.role, who.source)
+        }
+        Decoded::SessionClosed(body) => match (body.commands, body.refused) {
+            (Some(commands), Some(refused)) => {
+                format!("{}; {commands} commands, {refused} refused", body.reason)
+            }
+            _ => body.reason.into_owned(),
+        },
+        Decoded::Command(body, payload) => {
+            let phase = if body.phase == "execute" { String::new() } else { format!("{} ", body.phase) };
+            let head = format!("#{} {} {phase}", body.request, body.decision);
+            let Some(payload) = payload else { return head + "(statement is absent)" };
+            let statement = payload.statement.bytes().unwrap_or_default();
+            let mut text = head + &String::from_utf8_lossy(&statement);
+            if !payload.parameters.is_empty() {
+                let shown: Vec<String> = payload.parameters.iter().map(parameter).collect();
+                text.push_str(&format!("  [{}]", shown.join(", ")));
+            }
+            if !payload.policies.is_empty() {
+                text.push_str(&format!("  ({})", payload.policies.join(", ")));
+            }
+            text
+        }
+        Decoded::Outcome(body, payload) => {
+            let said = payload.and_then(|payload| payload.tag.or(payload.code)).unwrap_or_default();
+            let (rows, bytes, ms) = (body.rows, body.bytes, body.duration_us / 1000);
+            format!("#{} {} {said}  {rows} rows, {bytes} bytes, {ms} ms", body.request, body.ending)
+        }
+        Decoded::Cancel(payload) => format!("from {}", payload.source),
+        Decoded::LoginRefused(body, payload) => {
+            let head = format!("{} times {}", body.count, body.cause);
+            payload.map_or(head.clone(), |payload| {
+                format!("{head} from {} for {}: {}", payload.source, payload.resource, payload.detail)
+            })
+        }
+        Decoded::Revocation(Some(payload)) => {
+            let whom = payload.principal.as_deref().unwrap_or("a session");
+            format!("{whom} by {}: {}", payload.by, payload.reason)
+        }
+        Decoded::Revocation(None) | Decoded::Other(..) => String::from_utf8_lossy(body).into_owned(),
+    }
+}
+
+fn parameter(parameter: &super::Parameter<'_>) -> String {
+    match &parameter.value {
+        None => "NULL".to_owned(),
+        Some(super::Text::Text(text)) => format!("'{text}'"),
+        Some(super::Text::Base64(text)) => format!("base64:{text}"),
+    }
+}
