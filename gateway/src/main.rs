@@ -1,2 +1,8 @@
-//! Placeholder.
-fn main() {}
+//! The `gatebook` program.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gatebook::cli::main()
+}

@@ -182,6 +182,23 @@ pub enum Ending {
     Skipped,
     /// We refused it.
     Refused,
+    /// The conversation ended before its outcome was known.
+    Unknown,
+}
+
+impl Ending {
+    /// The ending as ledger and logs spell it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Ending::Completed(_) => "completed",
+            Ending::Suspended => "suspended",
+            Ending::Failed(_) => "failed",
+            Ending::Skipped => "skipped",
+            Ending::Refused => "refused",
+            Ending::Unknown => "unknown",
+        }
+    }
 }
 
 /// Why a session ends. Each protocol says it in its own words.
@@ -203,6 +220,8 @@ pub enum EndReason {
     PolicyChanged,
     /// Nothing was said for too long.
     Idle,
+    /// A result had more rows than policy lets be shown.
+    RowLimit,
     /// The ledger cannot be written: nothing may go on without its record.
     LedgerUnavailable,
     /// The gateway stops.
@@ -222,6 +241,7 @@ impl EndReason {
             EndReason::Expired => "expired",
             EndReason::PolicyChanged => "policy_changed",
             EndReason::Idle => "idle",
+            EndReason::RowLimit => "row_limit",
             EndReason::LedgerUnavailable => "ledger_unavailable",
             EndReason::Shutdown => "shutdown",
         }

@@ -52,6 +52,8 @@ pub struct Conversation {
     copy: Copy,
     next_request: RequestId,
     ended: VecDeque<Ended>,
+    /// Whether the client can be told something: not within a row, and not after the server's own last words.
+    speechless: bool,
 }
 
 /// A statement that was parsed upstream.
@@ -145,6 +147,7 @@ impl Conversation {
             copy: Copy::No,
             next_request: 0,
             ended: VecDeque::new(),
+            speechless: false,
         }
     }
 
@@ -496,6 +499,7 @@ impl Conversation {
     fn error(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
         let report = Report::read(&message)?;
         if report.severity != "ERROR" {
+            self.speechless = true;
             return Ok(disclose(self.running(), 0, message));
         }
         self.copy = Copy::No;
@@ -710,6 +714,7 @@ impl Protocol for Conversation {
         match frame {
             Frame::Run(run) => {
                 let request = self.running().ok_or_else(|| Violation("data that nothing asked for".into()))?;
+                self.speechless = run.goes_on;
                 Ok(UpstreamStep::Disclose(Disclosure { request: Some(request), rows: run.completed, frame: Frame::Run(run) }))
             }
             Frame::Message(message) => self.on_upstream_message(message),
@@ -735,6 +740,9 @@ impl Protocol for Conversation {
     }
 
     fn terminate(&mut self, reason: EndReason) -> Vec<Frame> {
+        if self.speechless {
+            return Vec::new();
+        }
         let (code, message) = match reason {
             EndReason::ClientLeft => return Vec::new(),
             EndReason::UpstreamLeft => (report::CONNECTION_FAILURE, "the upstream closed the connection"),
@@ -744,6 +752,7 @@ impl Protocol for Conversation {
             EndReason::Expired => (report::ADMIN_SHUTDOWN, "terminating connection: the token has expired; connect again with a new one"),
             EndReason::PolicyChanged => (report::ADMIN_SHUTDOWN, "terminating connection: policy no longer allows it"),
             EndReason::Idle => ("57P05", "terminating connection: idle for too long"),
+            EndReason::RowLimit => (report::ADMIN_SHUTDOWN, "terminating connection: more rows than may be shown; add a LIMIT"),
             EndReason::LedgerUnavailable => (report::ADMIN_SHUTDOWN, "terminating connection: the ledger cannot be written, and nothing passes unrecorded"),
             EndReason::Shutdown => (report::ADMIN_SHUTDOWN, "terminating connection: the gateway stops"),
         };

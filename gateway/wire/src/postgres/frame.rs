@@ -139,6 +139,8 @@ pub struct Run {
     pub bytes: Bytes,
     /// How many messages end in it.
     pub completed: u64,
+    /// Whether its last message goes on in the next run: nothing else can be said in between.
+    pub goes_on: bool,
 }
 
 /// Reads the fields of a body one after another; `None` where the body ends early.
@@ -246,7 +248,7 @@ impl Decoder {
 
     /// Takes as many data messages of one tag as have arrived, the last one as far as it has.
     fn decode_run(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Malformed> {
-        let (tag, mut left) = self.under_way.unwrap_or((buffer[0], 0));
+        let (tag, mut left) = self.under_way.unwrap_or_else(|| (buffer[0], 0));
         let mut taken = 0;
         let mut completed = 0;
         loop {
@@ -269,7 +271,7 @@ impl Decoder {
         if taken == 0 {
             return Ok(None);
         }
-        Ok(Some(Frame::Run(Run { tag, bytes: buffer.split_to(taken).freeze(), completed })))
+        Ok(Some(Frame::Run(Run { tag, bytes: buffer.split_to(taken).freeze(), completed, goes_on: left > 0 })))
     }
 }
 

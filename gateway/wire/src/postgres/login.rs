@@ -341,6 +341,59 @@ pub fn sasl_response(response: &[u8]) -> Message {
     Message::build(b'p', |out| out.put_slice(response))
 }
 
+/// What a client's SASL message for OAUTHBEARER carries (RFC 7628, section 3.1).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Bearer {
+    /// A token.
+    Token(Bytes),
+    /// Nothing: the client asks where tokens are to be had (section 4.3).
+    Discovery,
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bearer::Token(_) => "Token(…)",
+            Bearer::Discovery => "Discovery",
+        })
+    }
+}
+
+/// Reads an initial client response: `n,[a=authzid],^Akey=value^A…^A^A` with the one key `auth`, `host` and `port` being of no use here.
+#[must_use]
+pub fn bearer(response: &Bytes) -> Option<Bearer> {
+    let at = response.iter().position(|&byte| byte == 1)?;
+    // An authorization identity other than the token's own subject is not taken.
+    if !matches!(&response[..at], b"n,," | b"y,,") {
+        return None;
+    }
+    let pairs = response.slice(at + 1..);
+    let pairs = pairs.strip_suffix(b"\x01\x01").or_else(|| pairs.strip_suffix(b"\x01").filter(|rest| rest.is_empty()))?;
+    let mut auth = None;
+    for pair in pairs.split(|&byte| byte == 1) {
+        match pair.split_at_checked(5) {
+            Some((b"auth=", value)) if auth.is_none() => auth = Some(value),
+            Some((b"host=" | b"port=", _)) => {}
+            _ => return None,
+        }
+    }
+    let auth = auth?;
+    if auth.is_empty() {
+        return Some(Bearer::Discovery);
+    }
+    let (scheme, token) = auth.split_at_checked(7)?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then(|| Bearer::Token(response.slice_ref(token)))
+}
+
+/// What a client that asked where tokens are to be had is told (RFC 7628, section 3.2.2), as JSON.
+#[must_use]
+pub fn bearer_challenge(issuer: &str) -> String {
+    let escaped: String = issuer.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
+    let document = format!("{}/.well-known/openid-configuration", escaped.trim_end_matches('/'));
+    format!("{{\"status\":\"invalid_token\",\"scope\":\"openid\",\"openid-configuration\":\"{document}\"}}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +445,17 @@ mod tests {
         let packet = startup_packet([("user", "u"), ("database", "d")]);
         for cut in 0..packet.len() {
             assert_eq!(decode_opening(&mut BytesMut::from(&packet[..cut])), Ok(None), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_message_is_read_strictly() {
+        let read = |text: &'static [u8]| bearer(&Bytes::from_static(text));
+        assert_eq!(read(b"n,,\x01auth=Bearer abc.def\x01\x01"), Some(Bearer::Token(Bytes::from_static(b"abc.def"))));
+        assert_eq!(read(b"n,,\x01host=h\x01auth=bearer t\x01\x01"), Some(Bearer::Token(Bytes::from_static(b"t"))));
+        assert_eq!(read(b"n,,\x01auth=\x01\x01"), Some(Bearer::Discovery));
+        for wrong in [&b"n,a=other,\x01auth=Bearer t\x01\x01"[..], b"n,,\x01auth=Basic t\x01\x01", b"n,,\x01auth=Bearer a\x01auth=Bearer b\x01\x01", b"n,,\x01auth=Bearer t", b"p=x,,\x01auth=Bearer t\x01\x01", b""] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }
 }

@@ -1,6 +1,20 @@
 //! What the upstream's catalog says about names: an immutable snapshot.
+//!
+//! It is filled from text rows that somebody else fetched; it refuses rows that are malformed or too many. Objects that
+//! ship with PostgreSQL have numbers below 16384: of their functions only the names are kept, because
+//! [`purity`](super::purity) knows them; everything that somebody added is kept with what a proof needs.
+//!
+//! What a newcomer gets wrong: the snapshot is late. It is right about names that it knows, as of the moment when it was
+//! read, and says nothing about a name that it does not know: such a name is unresolved, never absent.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
+
+use super::cache::Cache;
+use super::names;
+use super::query::Below;
 
 /// The rows of one query: text values, none for NULL.
 pub type Rows = Vec<Vec<Option<String>>>;
@@ -18,12 +32,149 @@ pub struct CatalogQuery {
     pub rows_max: usize,
 }
 
-/// The queries that fill a [`Catalog`]; they are run in this order, in one connection to the database itself, as
-/// simple queries in one `REPEATABLE READ` transaction, and their rows handed to [`Catalog::from_rows`].
-pub const CATALOG_QUERIES: &[CatalogQuery] = &[];
+/// Objects with smaller numbers ship with PostgreSQL (`FirstNormalObjectId`).
+const FIRST_ADDED_OID: u32 = 16384;
 
-/// One row of one column that differs whenever the catalog may have changed.
-pub const FINGERPRINT_QUERY: &str = "SELECT 1";
+/// How many rows of a kind a catalog may have before it is refused.
+const ROWS_MAX: usize = 4_000_000;
+
+/// The queries that fill a [`Catalog`]. They are run in this order over one connection to the database itself, in one
+/// `REPEATABLE READ, READ ONLY` transaction, and their rows are handed to [`Catalog::from_rows`]. The connection must
+/// not set a search path of its own before them, so that they see the server's.
+pub const CATALOG_QUERIES: &[CatalogQuery] = &[
+    CatalogQuery {
+        name: "server",
+        sql: "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_database(), s.reset_val, s.source \
+              FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'",
+        columns: 4,
+        rows_max: 1,
+    },
+    CatalogQuery {
+        name: "path",
+        sql: "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)",
+        columns: 1,
+        rows_max: 1,
+    },
+    CatalogQuery {
+        name: "schemas",
+        sql: "SELECT n.nspname, r.rolname, n.nspacl IS NOT NULL AND EXISTS (SELECT 1 FROM aclexplode(n.nspacl) a \
+              WHERE a.grantee = 0 AND a.privilege_type = 'USAGE') \
+              FROM pg_namespace n LEFT JOIN pg_roles r ON r.oid = n.nspowner \
+              WHERE n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "superusers",
+        sql: "SELECT rolname FROM pg_roles WHERE rolsuper",
+        columns: 1,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "settings",
+        sql: "SELECT s.setdatabase <> 0, r.rolname, substr(c.setting, length('search_path=') + 1) \
+              FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c(setting) \
+              LEFT JOIN pg_roles r ON r.oid = s.setrole \
+              WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
+              AND (s.setrole = 0 OR r.rolname IS NOT NULL) AND starts_with(c.setting, 'search_path=')",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "relations",
+        sql: "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relrowsecurity OR c.relam NOT IN (0, 2) AND c.relkind IN ('r', 'p', 'm'), \
+              c.relhastriggers AND EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal), \
+              (SELECT i.indrelid FROM pg_index i WHERE i.indexrelid = c.oid AND c.relkind IN ('i', 'I')), \
+              CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END \
+              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I') AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'",
+        columns: 8,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "columns",
+        sql: "SELECT a.attrelid, a.attname, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
+              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped \
+              ORDER BY a.attrelid, a.attnum",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "types",
+        sql: "SELECT t.oid, n.nspname, t.typname, t.typtype, t.typelem, t.typbasetype, coalesce(r.rngsubtype, 0) \
+              FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace \
+              LEFT JOIN pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid) \
+              WHERE (t.typrelid = 0 OR EXISTS (SELECT 1 FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c')) \
+              AND NOT EXISTS (SELECT 1 FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid AND e.typrelid <> 0)",
+        columns: 7,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "builtins",
+        sql: "SELECT DISTINCT p.proname FROM pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.oid < 16384",
+        columns: 1,
+        rows_max: 100_000,
+    },
+    CatalogQuery {
+        name: "functions",
+        sql: "SELECT n.nspname, p.proname, p.provolatile, l.lanname, p.pronargs - p.pronargdefaults <= 1 AND p.pronargs >= 1, \
+              EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'), \
+              array_to_string(p.proargtypes, ' ') \
+              FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang \
+              WHERE p.oid >= 16384 OR l.lanname NOT IN ('internal', 'c', 'sql')",
+        columns: 7,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "operators",
+        sql: "SELECT n.nspname, o.oprname, o.oprleft, o.oprright, f.nspname, p.proname, \
+              p.provolatile = 'i' AND l.lanname IN ('internal', 'c') AND \
+              (p.oid < 16384 OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')) \
+              FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace JOIN pg_proc p ON p.oid = o.oprcode \
+              JOIN pg_namespace f ON f.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang WHERE o.oid >= 16384",
+        columns: 7,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "casts",
+        sql: "SELECT c.castsource, c.casttarget, c.castcontext, f.nspname, p.proname, \
+              coalesce(p.provolatile = 'i' AND l.lanname IN ('internal', 'c') AND \
+              (p.oid < 16384 OR EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')), true) \
+              FROM pg_cast c LEFT JOIN pg_proc p ON p.oid = c.castfunc LEFT JOIN pg_namespace f ON f.oid = p.pronamespace \
+              LEFT JOIN pg_language l ON l.oid = p.prolang WHERE c.oid >= 16384",
+        columns: 6,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "children",
+        sql: "SELECT i.inhrelid, i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f')",
+        columns: 2,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
+        name: "rules",
+        sql: "SELECT w.ev_class, pg_get_ruledef(w.oid) FROM pg_rewrite w WHERE w.ev_type <> '1' AND w.oid >= 16384",
+        columns: 2,
+        rows_max: ROWS_MAX,
+    },
+];
+
+/// One row of one column that differs whenever something that [`CATALOG_QUERIES`] read may have changed: each committed
+/// change of a definition leaves a row version of its own. Temporary tables are passed over.
+pub const FINGERPRINT_QUERY: &str = "\
+SELECT pg_catalog.concat_ws(' ', \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(pg_catalog.hashint8(c.xmin::text::int8 * 65536 + (c.oid::int8 % 65536))::int8), 0) FROM pg_catalog.pg_class c WHERE c.relpersistence <> 't' AND c.relkind <> 't'), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(a.xmin::text::int8 * (a.attnum + 10000)), 0) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE a.attnum > 0 AND a.attrelid >= 16384 AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(pg_catalog.hashint8(p.xmin::text::int8 * 65536 + (p.oid::int8 % 65536))::int8), 0) FROM pg_catalog.pg_proc p), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(pg_catalog.hashint8(t.xmin::text::int8 * 65536 + (t.oid::int8 % 65536))::int8), 0) FROM pg_catalog.pg_type t WHERE t.typrelid = 0 AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typrelid <> 0)), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(pg_catalog.hashint8(w.xmin::text::int8 * 65536 + (w.oid::int8 % 65536))::int8), 0) FROM pg_catalog.pg_rewrite w), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(n.xmin::text::int8 * (n.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_(toast|temp|toast_temp)(_|$)'), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(o.xmin::text::int8 * (o.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_operator o), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(k.xmin::text::int8 * (k.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_cast k), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(i.xmin::text::int8 * (i.inhrelid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_inherits i), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(g.xmin::text::int8 * (g.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(s.xmin::text::int8 * (s.setrole::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_db_role_setting s), \
+(SELECT pg_catalog.string_agg(r.rolname, ',' ORDER BY r.rolname) FROM pg_catalog.pg_roles r WHERE r.rolsuper))";
 
 /// Why rows make no catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -33,9 +184,129 @@ pub struct CatalogError {
     reason: String,
 }
 
-/// An immutable snapshot of an upstream database's catalog.
+/// An immutable snapshot of an upstream database's catalog. Cloning it is cheap.
 #[derive(Debug, Clone)]
-pub struct Catalog {}
+pub struct Catalog {
+    known: Arc<Known>,
+    /// Counts the looks at the upstream that made or confirmed it.
+    look: u64,
+}
+
+/// What a snapshot holds.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) server_version: u32,
+    /// The search path of a session for which nothing else sets one; none where it cannot be told.
+    path_default: Option<String>,
+    /// `(for this database, role, path)`, see `pg_db_role_setting`.
+    path_settings: Vec<(bool, Option<Arc<str>>, String)>,
+    schemas: HashMap<Arc<str>, Schema>,
+    superusers: HashSet<Arc<str>>,
+    relations: Vec<Relation>,
+    relations_by_name: HashMap<Arc<str>, Vec<RelationId>>,
+    types: HashMap<u32, Type>,
+    types_by_name: HashMap<Arc<str>, Vec<u32>>,
+    builtins: HashSet<Arc<str>>,
+    functions: HashMap<Arc<str>, Vec<Function>>,
+    operators: HashMap<Arc<str>, Vec<Operator>>,
+    casts: Vec<Cast>,
+    pub(super) cache: Cache,
+}
+
+/// A relation's place in the snapshot.
+pub(super) type RelationId = usize;
+
+#[derive(Debug)]
+struct Schema {
+    owner: Option<Arc<str>>,
+    /// Whether everybody may look into it.
+    open: bool,
+}
+
+/// A table, view, index or sequence.
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub(super) schema: Arc<str>,
+    pub(super) name: Arc<str>,
+    pub(super) kind: Kind,
+    /// It ships with PostgreSQL.
+    pub(super) system: bool,
+    /// Reading its rows runs nothing: no row security, no access method of somebody's, no type with code of somebody's.
+    pub(super) inert: bool,
+    pub(super) has_triggers: bool,
+    /// The table that an index is for.
+    pub(super) index_of: Option<RelationId>,
+    pub(super) parents: Vec<RelationId>,
+    pub(super) children: Vec<RelationId>,
+    pub(super) columns: Vec<Column>,
+    /// The query of a view or materialised view.
+    pub(super) definition: Option<String>,
+    /// The rewrite rules for writes, as `CREATE RULE`.
+    pub(super) rules: Vec<String>,
+    /// What lies below a view; found when it is first asked for.
+    pub(super) below: OnceLock<Arc<Below>>,
+}
+
+/// What kind of relation it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Table,
+    View,
+    MaterializedView,
+    Foreign,
+    Sequence,
+    Index,
+}
+
+/// A column of a relation.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) name: Arc<str>,
+    pub(super) type_oid: u32,
+}
+
+/// A type.
+#[derive(Debug)]
+pub(super) struct Type {
+    pub(super) schema: Arc<str>,
+    kind: u8,
+    element: u32,
+    base: u32,
+    subtype: u32,
+}
+
+/// A function that somebody added.
+#[derive(Debug)]
+pub(super) struct Function {
+    pub(super) schema: Arc<str>,
+    /// An extension's, in C, and declared immutable: it works on its arguments alone.
+    pub(super) computes: bool,
+    /// It can be called with one argument, and so also as `row.function`.
+    pub(super) takes_one: bool,
+    pub(super) arguments: Vec<u32>,
+}
+
+/// An operator that somebody added.
+#[derive(Debug)]
+pub(super) struct Operator {
+    pub(super) schema: Arc<str>,
+    pub(super) left: u32,
+    pub(super) right: u32,
+    pub(super) function_schema: Arc<str>,
+    pub(super) function: Arc<str>,
+    pub(super) computes: bool,
+}
+
+/// A cast that somebody added.
+#[derive(Debug)]
+pub(super) struct Cast {
+    pub(super) source: u32,
+    pub(super) target: u32,
+    pub(super) implicit: bool,
+    /// Its function, where it has one.
+    pub(super) function: Option<(Arc<str>, Arc<str>)>,
+    pub(super) computes: bool,
+}
 
 impl Catalog {
     /// Reads the rows of [`CATALOG_QUERIES`], in their order.
@@ -43,28 +314,406 @@ impl Catalog {
     /// # Errors
     /// When a query's rows are missing, too many or malformed.
     pub fn from_rows(rows: Vec<Rows>) -> Result<Self, CatalogError> {
-        let _ = rows;
-        Ok(Self {})
+        Ok(Self { known: Arc::new(Reading::new(rows)?.read()?), look: 1 })
     }
 
     /// A catalog that knows nothing: every name in a text stays unresolved.
     #[must_use]
     pub fn empty() -> Self {
-        Self {}
+        Self { known: Arc::new(Known::default()), look: 0 }
     }
 
-    /// The same catalog, found unchanged by a later look at it.
+    /// The same catalog, found unchanged by a look at [`FINGERPRINT_QUERY`] that began after the previous one had ended.
     ///
     /// A session that changed definitions distrusts the snapshot until two later looks have confirmed or replaced it.
     #[must_use]
     pub fn confirmed(&self) -> Self {
-        self.clone()
+        Self { known: self.known.clone(), look: self.look + 1 }
     }
 
-    /// The snapshot that replaces `previous`.
+    /// This snapshot as the one that replaces `previous`; its reading began after the look before had ended.
     #[must_use]
     pub fn succeeding(self, previous: &Self) -> Self {
-        let _ = previous;
-        self
+        Self { known: self.known, look: previous.look + 1 }
     }
+
+    /// How many relations it knows.
+    #[must_use]
+    pub fn relations(&self) -> usize {
+        self.known.relations.len()
+    }
+
+    pub(super) fn known(&self) -> &Known {
+        &self.known
+    }
+
+    pub(super) fn look(&self) -> u64 {
+        self.look
+    }
+}
+
+impl Known {
+    /// The search path that a new session of `role` has; none where it cannot be told.
+    pub(super) fn search_path(&self, role: &str) -> Option<&str> {
+        // The most particular wins: role in database, role, database (catalog `pg_db_role_setting`).
+        let setting = |here: bool, role: Option<&str>| {
+            self.path_settings.iter().find(|(h, r, _)| *h == here && r.as_deref() == role).map(|(_, _, path)| path.as_str())
+        };
+        setting(true, Some(role))
+            .or_else(|| setting(false, Some(role)))
+            .or_else(|| setting(true, None))
+            .or_else(|| setting(false, None))
+            .or(self.path_default.as_deref())
+    }
+
+    /// Whether `role` surely may look up names in `schema`: the server passes over schemas where it may not.
+    pub(super) fn usable(&self, schema: &str, role: Option<&str>) -> bool {
+        let Some(known) = self.schemas.get(schema) else { return false };
+        known.open
+            || role.is_some_and(|role| self.superusers.contains(role) || known.owner.as_deref() == Some(role))
+    }
+
+    pub(super) fn has_schema(&self, schema: &str) -> bool {
+        self.schemas.contains_key(schema)
+    }
+
+    pub(super) fn relation(&self, id: RelationId) -> &Relation {
+        &self.relations[id]
+    }
+
+    /// Every relation of that name, whatever its schema.
+    pub(super) fn relations_named(&self, name: &str) -> &[RelationId] {
+        self.relations_by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every function of that name that somebody added.
+    pub(super) fn functions_named(&self, name: &str) -> &[Function] {
+        self.functions.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every operator of that name that somebody added.
+    pub(super) fn operators_named(&self, name: &str) -> &[Operator] {
+        self.operators.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every type of that name, whatever its schema.
+    pub(super) fn types_named(&self, name: &str) -> impl Iterator<Item = (u32, &Type)> {
+        let numbers = self.types_by_name.get(name).map_or(&[][..], Vec::as_slice);
+        numbers.iter().map(|number| (*number, &self.types[number]))
+    }
+
+    pub(super) fn casts_to(&self, target: u32) -> impl Iterator<Item = &Cast> {
+        self.casts.iter().filter(move |cast| cast.target == target)
+    }
+
+    pub(super) fn casts_from(&self, source: u32) -> impl Iterator<Item = &Cast> {
+        self.casts.iter().filter(move |cast| cast.source == source)
+    }
+
+    /// Casts from types that ship with PostgreSQL which the server may apply unasked.
+    pub(super) fn loose_casts(&self) -> impl Iterator<Item = &Cast> {
+        self.casts.iter().filter(|cast| cast.implicit && Self::type_is_builtin(cast.source))
+    }
+
+    /// Whether somebody added a cast that the server may apply unasked to a type that it ships with.
+    pub(super) fn has_implicit_cast_from_builtin(&self) -> bool {
+        self.casts.iter().any(|cast| cast.implicit && cast.source < FIRST_ADDED_OID)
+    }
+
+    /// Whether PostgreSQL ships a function of that name.
+    pub(super) fn is_builtin(&self, function: &str) -> bool {
+        self.builtins.contains(function)
+    }
+
+    /// Whether reading and showing values of the type runs only code that PostgreSQL ships.
+    pub(super) fn type_is_inert(&self, oid: u32, depth: u8) -> bool {
+        if oid < FIRST_ADDED_OID {
+            return true;
+        }
+        let Some(found) = self.types.get(&oid).filter(|_| depth < 8) else { return false };
+        match found.kind {
+            b'e' => true,
+            b'd' => self.type_is_inert(found.base, depth + 1),
+            b'r' | b'm' => found.subtype != 0 && self.type_is_inert(found.subtype, depth + 1),
+            b'b' => found.element != 0 && self.type_is_inert(found.element, depth + 1),
+            _ => false,
+        }
+    }
+
+    /// Whether making a value of the type from text runs only code that PostgreSQL ships: a domain has checks.
+    pub(super) fn type_input_is_inert(&self, oid: u32, depth: u8) -> bool {
+        if oid < FIRST_ADDED_OID {
+            return true;
+        }
+        let Some(found) = self.types.get(&oid).filter(|_| depth < 8) else { return false };
+        match found.kind {
+            b'e' => true,
+            b'b' => found.element != 0 && self.type_input_is_inert(found.element, depth + 1),
+            _ => false,
+        }
+    }
+
+    /// Whether a type ships with PostgreSQL.
+    pub(super) fn type_is_builtin(oid: u32) -> bool {
+        oid < FIRST_ADDED_OID
+    }
+}
+
+impl Relation {
+    pub(super) fn has_column(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| &*column.name == name)
+    }
+}
+
+/// Rows on their way into a [`Known`].
+struct Reading {
+    queries: std::iter::Zip<std::slice::Iter<'static, CatalogQuery>, std::vec::IntoIter<Rows>>,
+    strings: HashSet<Arc<str>>,
+}
+
+/// One row, read from its left.
+struct Row {
+    query: &'static str,
+    values: std::vec::IntoIter<Option<String>>,
+}
+
+impl Row {
+    fn malformed(&self, reason: impl Into<String>) -> CatalogError {
+        CatalogError { query: self.query, reason: reason.into() }
+    }
+
+    fn optional(&mut self) -> Result<Option<String>, CatalogError> {
+        self.values.next().ok_or_else(|| self.malformed("a row is too short"))
+    }
+
+    fn text(&mut self) -> Result<String, CatalogError> {
+        self.optional()?.ok_or_else(|| self.malformed("a value is missing"))
+    }
+
+    fn number(&mut self) -> Result<u32, CatalogError> {
+        let text = self.text()?;
+        text.parse().map_err(|_| self.malformed(format!("{text:?} is no object number")))
+    }
+
+    fn truth(&mut self) -> Result<bool, CatalogError> {
+        match self.text()?.as_str() {
+            "t" => Ok(true),
+            "f" => Ok(false),
+            other => Err(self.malformed(format!("{other:?} is no boolean"))),
+        }
+    }
+
+    fn letter(&mut self) -> Result<u8, CatalogError> {
+        match self.text()?.as_bytes() {
+            [letter] => Ok(*letter),
+            _ => Err(self.malformed("a kind is not one letter")),
+        }
+    }
+}
+
+impl Reading {
+    fn new(rows: Vec<Rows>) -> Result<Self, CatalogError> {
+        if rows.len() != CATALOG_QUERIES.len() {
+            let reason = format!("rows of {} queries for {}", rows.len(), CATALOG_QUERIES.len());
+            return Err(CatalogError { query: "all", reason });
+        }
+        Ok(Self { queries: CATALOG_QUERIES.iter().zip(rows), strings: HashSet::new() })
+    }
+
+    /// The rows of the next query, which must be `name`.
+    fn next(&mut self, name: &'static str) -> Result<Vec<Row>, CatalogError> {
+        let Some((query, rows)) = self.queries.next().filter(|(query, _)| query.name == name) else {
+            return Err(CatalogError { query: name, reason: "it is not the next".to_owned() });
+        };
+        if rows.len() > query.rows_max {
+            let reason = format!("{} rows are more than {}", rows.len(), query.rows_max);
+            return Err(CatalogError { query: name, reason });
+        }
+        if rows.iter().any(|row| row.len() != query.columns) {
+            let reason = format!("a row does not have {} columns", query.columns);
+            return Err(CatalogError { query: name, reason });
+        }
+        Ok(rows.into_iter().map(|row| Row { query: name, values: row.into_iter() }).collect())
+    }
+
+    /// One `Arc` for each different string: names repeat a thousand times.
+    fn intern(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.strings.get(text.as_str()) {
+            return known.clone();
+        }
+        let new: Arc<str> = text.into();
+        self.strings.insert(new.clone());
+        new
+    }
+
+    fn read(mut self) -> Result<Known, CatalogError> {
+        let mut known = Known::default();
+        self.server(&mut known)?;
+        self.next("path")?;
+        for mut row in self.next("schemas")? {
+            let name = self.intern(row.text()?);
+            let owner = row.optional()?.map(|owner| self.intern(owner));
+            known.schemas.insert(name, Schema { owner, open: row.truth()? });
+        }
+        for mut row in self.next("superusers")? {
+            let role = self.intern(row.text()?);
+            known.superusers.insert(role);
+        }
+        for mut row in self.next("settings")? {
+            let (here, role) = (row.truth()?, row.optional()?);
+            let role = role.map(|role| self.intern(role));
+            known.path_settings.push((here, role, row.text()?));
+        }
+        let by_oid = self.relations(&mut known)?;
+        self.columns(&mut known, &by_oid)?;
+        self.types(&mut known)?;
+        self.functions(&mut known)?;
+        for mut row in self.next("children")? {
+            let (child, parent) = (row.number()?, row.number()?);
+            if let (Some(&child), Some(&parent)) = (by_oid.get(&child), by_oid.get(&parent)) {
+                known.relations[parent].children.push(child);
+                known.relations[child].parents.push(parent);
+            }
+        }
+        for mut row in self.next("rules")? {
+            let (table, text) = (row.number()?, row.text()?);
+            if let Some(&table) = by_oid.get(&table) {
+                known.relations[table].rules.push(text);
+            }
+        }
+        Self::find_inert(&mut known);
+        Ok(known)
+    }
+
+    fn server(&mut self, known: &mut Known) -> Result<(), CatalogError> {
+        for mut row in self.next("server")? {
+            known.server_version = row.number()?;
+            row.text()?;
+            let (path, source) = (row.optional()?, row.text()?);
+            // What a role or a client set for this connection says nothing about others.
+            let shared = matches!(&*source, "default" | "configuration file" | "command line" | "environment variable");
+            known.path_default = path.filter(|_| shared);
+        }
+        if known.server_version == 0 {
+            return Err(CatalogError { query: "server", reason: "no version".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn relations(&mut self, known: &mut Known) -> Result<HashMap<u32, RelationId>, CatalogError> {
+        let rows = self.next("relations")?;
+        let mut by_oid = HashMap::with_capacity(rows.len());
+        let mut indexes = Vec::new();
+        for mut row in rows {
+            let id = known.relations.len();
+            let oid = row.number()?;
+            let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));
+            let kind = match row.letter()? {
+                b'r' | b'p' => Kind::Table,
+                b'v' => Kind::View,
+                b'm' => Kind::MaterializedView,
+                b'f' => Kind::Foreign,
+                b'S' => Kind::Sequence,
+                b'i' | b'I' => Kind::Index,
+                other => return Err(row.malformed(format!("relation kind {:?} is not known", char::from(other)))),
+            };
+            let (guarded, has_triggers) = (row.truth()?, row.truth()?);
+            if let Some(table) = row.optional()? {
+                indexes.push((id, table.parse().map_err(|_| row.malformed("an index's table is no number"))?));
+            }
+            by_oid.insert(oid, id);
+            known.relations_by_name.entry(name.clone()).or_default().push(id);
+            known.relations.push(Relation {
+                system: oid < FIRST_ADDED_OID && matches!(&*schema, "pg_catalog" | "information_schema"),
+                schema,
+                name,
+                kind,
+                inert: !guarded && kind != Kind::Foreign,
+                has_triggers,
+                index_of: None,
+                parents: Vec::new(),
+                children: Vec::new(),
+                columns: Vec::new(),
+                definition: row.optional()?,
+                rules: Vec::new(),
+                below: OnceLock::new(),
+            });
+        }
+        for (index, table) in indexes {
+            let table: u32 = table;
+            known.relations[index].index_of = by_oid.get(&table).copied();
+        }
+        Ok(by_oid)
+    }
+
+    fn columns(&mut self, known: &mut Known, by_oid: &HashMap<u32, RelationId>) -> Result<(), CatalogError> {
+        for mut row in self.next("columns")? {
+            let (relation, name, type_oid) = (row.number()?, row.text()?, row.number()?);
+            let name = self.intern(name);
+            if let Some(&relation) = by_oid.get(&relation) {
+                known.relations[relation].columns.push(Column { name, type_oid });
+            }
+        }
+        Ok(())
+    }
+
+    fn types(&mut self, known: &mut Known) -> Result<(), CatalogError> {
+        for mut row in self.next("types")? {
+            let oid = row.number()?;
+            let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));
+            let kind = row.letter()?;
+            let (element, base, subtype) = (row.number()?, row.number()?, row.number()?);
+            known.types_by_name.entry(name).or_default().push(oid);
+            known.types.insert(oid, Type { schema, kind, element, base, subtype });
+        }
+        Ok(())
+    }
+
+    fn functions(&mut self, known: &mut Known) -> Result<(), CatalogError> {
+        for mut row in self.next("builtins")? {
+            let name = self.intern(row.text()?);
+            known.builtins.insert(name);
+        }
+        for mut row in self.next("functions")? {
+            let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));
+            let (volatility, language) = (row.letter()?, row.text()?);
+            let (takes_one, extension) = (row.truth()?, row.truth()?);
+            let computes = extension && volatility == b'i' && matches!(&*language, "c" | "internal");
+            let arguments = row.text()?;
+            let arguments: Result<Vec<u32>, _> = arguments.split_ascii_whitespace().map(str::parse).collect();
+            let arguments = arguments.map_err(|_| row.malformed("an argument's type is no number"))?;
+            known.functions.entry(name).or_default().push(Function { schema, computes, takes_one, arguments });
+        }
+        for mut row in self.next("operators")? {
+            let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));
+            let (left, right) = (row.number()?, row.number()?);
+            let (function_schema, function) = (self.intern(row.text()?), self.intern(row.text()?));
+            let computes = row.truth()?;
+            let operator = Operator { schema, left, right, function_schema, function, computes };
+            known.operators.entry(name).or_default().push(operator);
+        }
+        for mut row in self.next("casts")? {
+            let (source, target) = (row.number()?, row.number()?);
+            let implicit = row.letter()? == b'i';
+            let function = match (row.optional()?, row.optional()?) {
+                (Some(schema), Some(name)) => Some((self.intern(schema), self.intern(name))),
+                _ => None,
+            };
+            known.casts.push(Cast { source, target, implicit, function, computes: row.truth()? });
+        }
+        Ok(())
+    }
+
+    fn find_inert(known: &mut Known) {
+        for id in 0..known.relations.len() {
+            let columns = &known.relations[id].columns;
+            let inert = columns.iter().all(|column| known.type_is_inert(column.type_oid, 0));
+            known.relations[id].inert &= inert;
+        }
+    }
+}
+
+/// A search path as the server splits it; none where it would refuse it.
+pub(super) fn split_path(text: &str) -> Option<Arc<[Arc<str>]>> {
+    names::split_identifiers(text, ',').map(|names| names.into_iter().map(Arc::from).collect())
 }

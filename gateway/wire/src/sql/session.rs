@@ -1,8 +1,34 @@
 //! The possible states of one upstream session.
+//!
+//! What was sent is possible at once. What the upstream told is settled when nothing is outstanding and no transaction
+//! is open: then the commands since the last such moment are gone through in their order, and where none of them
+//! failed, exactly one state is left of what they set. Where one failed, all that they named stays possible.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Analysis, Catalog, Renames, Statement};
+use super::cache::Key;
+use super::catalog;
+use super::parse::Strings;
+use super::query::Wants;
+use super::state::{Made, Names, Path, State};
+use super::statement::{self, Runs};
+use super::{Analysis, Catalog, Renames, Statement, literal_key};
+use crate::action::Effect;
+use crate::protocol::Meaning;
+
+/// How many names of prepared statements, and of portals, are followed.
+const NAMES_MAX: usize = 16_384;
+
+/// How many things one name is kept to stand for at once.
+const CANDIDATES_MAX: usize = 8;
+
+/// How many statements that change state are remembered until they are settled.
+const LOG_MAX: usize = 1024;
+
+/// How deep an `EXECUTE` may run an `EXECUTE`.
+const EXECUTE_DEPTH_MAX: u8 = 4;
 
 /// What is known of a session when its login ends.
 #[derive(Debug, Clone)]
@@ -18,8 +44,42 @@ pub struct Start {
 /// What a statement does to the state of its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
+    Begin,
+    Commit,
+    Rollback,
+    /// Savepoints: what they bring back is not followed exactly.
+    Savepoint,
+    Path(Value),
+    LocalPath(Value),
+    /// None: any role.
+    Role(Option<Arc<str>>),
+    /// `standard_conforming_strings` may change.
+    Strings,
+    Prepare(Arc<str>, Arc<str>),
+    /// None: all.
+    Deallocate(Option<Arc<str>>),
+    Declare(Arc<str>, Box<Statement>),
+    /// None: all.
+    Close(Option<Arc<str>>),
+    Made(Arc<str>, Made),
+    MadeFunction(Arc<str>),
+    MadeOperator(Arc<str>),
+    MadeType(Arc<str>),
+    /// Some definition changed.
+    Defined,
+    /// Definitions changed in ways that are not followed.
+    Unsettled,
+    ResetAll,
     /// It may do anything.
     Anything,
+}
+
+/// A new search path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Is(Path),
+    Default,
+    Unknown,
 }
 
 /// The transaction status that `ReadyForQuery` tells.
@@ -33,96 +93,631 @@ pub enum Transaction {
     Failed,
 }
 
-/// A statement that was sent and has not ended: to be handed back to [`Session::ended`].
+/// Something that was sent and has not ended: to be handed back to [`Session::ended`].
 #[derive(Debug)]
-#[must_use = "a statement that was sent has an end"]
+#[must_use = "what was sent has an end"]
 pub struct Sent {
+    number: u64,
     steps: Arc<[Step]>,
 }
 
 /// The possible states of one upstream session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Session {
     start: Start,
+    path_default: Option<Path>,
+    /// What is possible now.
+    state: Arc<State>,
+    /// The same for a snapshot that was read after all that this session defined.
+    caught_up: Option<Arc<State>>,
+    /// The look from which on `caught_up` holds; 0 where it is still to be noted.
+    caught_up_from: AtomicU64,
+    /// What was possible when everything was last settled.
+    settled_paths: Option<BTreeSet<Path>>,
+    settled_roles: Option<BTreeSet<Arc<str>>>,
+    /// What the server reports, where it reports it.
+    reported_path: Option<Path>,
+    reports_path: bool,
+    reported_strings: Strings,
+    /// What has ended since, and whether it completed; none where it was too much.
+    log: Option<Vec<(Arc<[Step]>, bool)>>,
+    numbers: u64,
+    outstanding: usize,
+    /// Something since was sent that is not proven to only read.
+    wrote: bool,
+    prepared: Candidates<Prepared>,
+    portals: Candidates<Statement>,
+}
+
+#[derive(Debug, Clone)]
+struct Prepared {
+    text: Arc<str>,
+    strings: Option<Strings>,
+    /// `text` is a whole `PREPARE`, of which the query runs.
+    inner: bool,
+}
+
+/// What names can stand for: things by the number of what named them; none where that took the name away.
+#[derive(Debug, Clone)]
+struct Candidates<T> {
+    names: HashMap<Arc<str>, Vec<(u64, Option<T>)>>,
 }
 
 impl Session {
     /// The state right after login.
     #[must_use]
     pub fn new(start: Start, catalog: &Catalog) -> Self {
-        let _ = catalog;
-        Self { start }
+        let path_default = match &start.search_path {
+            Some(path) => catalog::split_path(path),
+            None => catalog.known().search_path(&start.role).and_then(catalog::split_path),
+        };
+        let paths = path_default.clone().map(|path| BTreeSet::from([path]));
+        let names = Names::new(paths.clone(), Some(start.role.clone()));
+        Self {
+            path_default,
+            settled_roles: names.roles.clone(),
+            state: Arc::new(State::new(names, start.role.clone())),
+            caught_up: None,
+            caught_up_from: AtomicU64::new(0),
+            settled_paths: paths,
+            reported_path: None,
+            reports_path: false,
+            reported_strings: Strings::Standard,
+            log: Some(Vec::new()),
+            numbers: 0,
+            outstanding: 0,
+            wrote: false,
+            prepared: Candidates { names: HashMap::new() },
+            portals: Candidates { names: HashMap::new() },
+            start,
+        }
     }
 
     /// What the statements of `text` want, in every state that is possible now. It never fails: see the module.
     #[must_use]
     pub fn analyze(&self, text: &str, catalog: &Catalog) -> Arc<Analysis> {
-        let _ = catalog;
-        Arc::new(Analysis::opaque(&self.start.database, text.len()))
+        let state = self.state_for(catalog);
+        self.analyze_in(text, state.names.strings, false, &state, catalog, 0)
     }
 
     /// What running the prepared statement `name` wants, as the upstream would plan it now. This covers names made by
     /// [`Session::prepare_sent`] and by `PREPARE`, which share one namespace.
     #[must_use]
     pub fn prepared(&self, name: &str, catalog: &Catalog) -> Arc<Analysis> {
-        let _ = (name, catalog);
-        Arc::new(Analysis::opaque(&self.start.database, 0))
+        let state = self.state_for(catalog);
+        match self.prepared_in(name, &state, catalog, 0) {
+            Some(analysis) => analysis,
+            None => Arc::new(Analysis::opaque(&self.start.database, name.len())),
+        }
     }
 
     /// What running the portal `name` wants: one made by [`Session::bind_sent`] or by `DECLARE`.
     #[must_use]
     pub fn portal(&self, name: &str) -> Arc<Analysis> {
-        let _ = name;
-        Arc::new(Analysis::opaque(&self.start.database, 0))
+        let candidates: Vec<&Statement> = self.portals.get(name).collect();
+        let mut statement = match union(candidates.iter().copied()) {
+            Some(statement) => statement,
+            None => return Arc::new(Analysis::opaque(&self.start.database, name.len())),
+        };
+        statement.range = 0..name.len();
+        Arc::new(Analysis { statements: vec![statement], literals_matter: true })
     }
 
     /// The statement was forwarded: its effects are possible from now on.
     pub fn sent(&mut self, statement: &Statement) -> Sent {
-        Sent { steps: statement.steps.clone() }
+        self.wrote |= statement.meaning.effect == Effect::MayChange;
+        self.take(statement.steps.clone())
     }
 
     /// A Parse message was forwarded that names `text` (the empty name too).
     pub fn prepare_sent(&mut self, name: &str, text: &str) -> Sent {
-        let _ = (name, text);
-        Sent { steps: Arc::new([]) }
+        let sent = self.take(Arc::new([]));
+        let prepared = Prepared { text: text.into(), strings: self.state.names.strings, inner: false };
+        self.prepared.possible(name, sent.number, Some(prepared));
+        Sent { steps: Arc::new([Step::Prepare(name.into(), "".into())]), ..sent }
     }
 
     /// A Bind message was forwarded that makes the portal `portal` of an analysed statement.
     pub fn bind_sent(&mut self, portal: &str, statement: &Statement) -> Sent {
-        let _ = (portal, statement);
-        Sent { steps: Arc::new([]) }
+        let sent = self.take(Arc::new([]));
+        self.portals.possible(portal, sent.number, Some(statement.clone()));
+        Sent { steps: Arc::new([Step::Declare(portal.into(), Box::new(statement.clone()))]), ..sent }
     }
 
     /// A Close message for a prepared statement was forwarded.
     pub fn unprepare_sent(&mut self, name: &str) -> Sent {
-        let _ = name;
-        Sent { steps: Arc::new([]) }
+        self.take(Arc::new([Step::Deallocate(Some(name.into()))]))
     }
 
     /// A Close message for a portal was forwarded.
     pub fn close_sent(&mut self, portal: &str) -> Sent {
-        let _ = portal;
-        Sent { steps: Arc::new([]) }
+        self.take(Arc::new([Step::Close(Some(portal.into()))]))
     }
 
     /// The upstream told how what was sent came out; `completed` is false where it failed or was passed over. To be
     /// called once for each [`Sent`], in their order.
     pub fn ended(&mut self, sent: Sent, completed: bool) {
-        let _ = (sent.steps, completed);
+        self.outstanding = self.outstanding.saturating_sub(1);
+        for step in sent.steps.iter() {
+            match step {
+                Step::Prepare(name, _) => self.prepared.ended(name, sent.number, completed),
+                Step::Declare(name, _) => self.portals.ended(name, sent.number, completed),
+                Step::Deallocate(name) => self.prepared.taken(name.as_deref(), sent.number, completed),
+                Step::Close(name) => self.portals.taken(name.as_deref(), sent.number, completed),
+                _ => {}
+            }
+        }
+        // Names are no part of a transaction; what is left is told apart when all is settled.
+        if sent.steps.iter().any(is_logged) || !completed {
+            match &mut self.log {
+                Some(log) if log.len() < LOG_MAX => log.push((sent.steps, completed)),
+                _ => self.log = None,
+            }
+        }
     }
 
     /// The upstream is ready for the next batch.
     pub fn ready(&mut self, transaction: Transaction) {
-        let _ = transaction;
+        if self.outstanding == 0 && transaction == Transaction::Idle {
+            self.settle();
+        }
     }
 
     /// The upstream reported a setting.
     pub fn parameter_status(&mut self, name: &str, value: &str) {
-        let _ = (name, value);
+        match name {
+            "standard_conforming_strings" => {
+                self.reported_strings = if value == "on" { Strings::Standard } else { Strings::Escapes };
+                let strings = (self.outstanding == 0).then_some(self.reported_strings);
+                self.change(|names| names.strings = strings);
+            }
+            "search_path" => {
+                self.reports_path = true;
+                self.reported_path = catalog::split_path(value);
+                let path = self.reported_path.clone();
+                if self.outstanding == 0 && self.log.as_ref().is_some_and(Vec::is_empty) {
+                    self.settled_paths = path.map(|path| BTreeSet::from([path]));
+                    let paths = self.settled_paths.clone();
+                    self.change(|names| names.paths = paths);
+                } else {
+                    self.change(|names| names.path_possible(path));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- analysis --------------------------------------------------------------------------------------------------
+
+    /// The state to resolve names in: the snapshot may have caught up with what this session defined.
+    fn state_for(&self, catalog: &Catalog) -> Arc<State> {
+        if let Some(caught_up) = &self.caught_up {
+            let from = self.caught_up_from.load(Ordering::Relaxed);
+            if from == 0 {
+                // The look after the next began after now, and so after everything that this session defined.
+                self.caught_up_from.store(catalog.look() + 2, Ordering::Relaxed);
+            } else if catalog.look() >= from {
+                return caught_up.clone();
+            }
+        }
+        self.state.clone()
+    }
+
+    /// The analysis of a text, or of what a `PREPARE` in it prepares (`inner`).
+    fn analyze_in(
+        &self,
+        text: &str,
+        strings: Option<Strings>,
+        inner: bool,
+        state: &Arc<State>,
+        catalog: &Catalog,
+        depth: u8,
+    ) -> Arc<Analysis> {
+        let (strings, sure) = match strings {
+            Some(strings) => (strings, true),
+            None => (Strings::Standard, false),
+        };
+        // Only a backslash is read in two ways.
+        if !sure && text.contains('\\') {
+            return Arc::new(Analysis::opaque(&self.start.database, text.len()));
+        }
+        let variant = u8::from(inner) | u8::from(strings == Strings::Escapes) << 1;
+        let cache = &catalog.known().cache;
+        let literal = if inner { None } else { literal_key(text) };
+        if let Some(literal) = &literal {
+            let key = Key { state, variant: variant | 4, text: literal };
+            if let Some(analysis) = cache.get(key) {
+                return at_length(analysis, text);
+            }
+        }
+        // What a COMMIT does depends on what came before it.
+        let variant = if literal.is_none() { variant | u8::from(self.wrote) << 3 } else { variant };
+        let key = Key { state, variant, text };
+        if let Some(analysis) = cache.get(key) {
+            return analysis;
+        }
+        let runs = Running { session: self, catalog, depth };
+        let examined = statement::examine(text, strings, inner, state, catalog, &self.start.database, &runs, self.wrote);
+        let analysis = Arc::new(examined.analysis);
+        if examined.lasting {
+            match &literal {
+                Some(literal) if !analysis.literals_matter && analysis.statements.len() == 1 => {
+                    cache.put(Key { state, variant: variant | 4, text: literal }, &analysis);
+                }
+                _ => cache.put(key, &analysis),
+            }
+        }
+        analysis
+    }
+
+    fn prepared_in(&self, name: &str, state: &Arc<State>, catalog: &Catalog, depth: u8) -> Option<Arc<Analysis>> {
+        if depth > EXECUTE_DEPTH_MAX {
+            return None;
+        }
+        let mut analyses = Vec::new();
+        for prepared in self.prepared.get(name) {
+            analyses.push(self.analyze_in(&prepared.text, prepared.strings, prepared.inner, state, catalog, depth + 1));
+        }
+        if let [one] = &analyses[..] {
+            return Some(one.clone());
+        }
+        let statement = union(analyses.iter().flat_map(|analysis| &analysis.statements))?;
+        Some(Arc::new(Analysis { statements: vec![statement], literals_matter: true }))
+    }
+
+    // ---- state -----------------------------------------------------------------------------------------------------
+
+    fn take(&mut self, steps: Arc<[Step]>) -> Sent {
+        self.numbers += 1;
+        self.outstanding += 1;
+        self.possible(&steps, self.numbers);
+        Sent { number: self.numbers, steps }
+    }
+
+    /// A copy to try out in which state a later statement of one text would find itself.
+    pub(super) fn scratch(&self) -> Session {
+        Session {
+            start: self.start.clone(),
+            path_default: self.path_default.clone(),
+            state: self.state.clone(),
+            caught_up: None,
+            caught_up_from: AtomicU64::new(0),
+            settled_paths: None,
+            settled_roles: None,
+            reported_path: None,
+            reports_path: false,
+            reported_strings: self.reported_strings,
+            log: None,
+            numbers: self.numbers,
+            outstanding: 1,
+            wrote: self.wrote,
+            prepared: self.prepared.clone(),
+            portals: self.portals.clone(),
+        }
+    }
+
+    /// Makes the effects of `steps` possible.
+    fn possible(&mut self, steps: &[Step], number: u64) {
+        if steps.is_empty() {
+            return;
+        }
+        for step in steps {
+            match step {
+                Step::Prepare(name, text) => {
+                    let prepared = Prepared { text: text.clone(), strings: self.state.names.strings, inner: true };
+                    self.prepared.possible(name, number, Some(prepared));
+                }
+                Step::Declare(name, statement) => self.portals.possible(name, number, Some((**statement).clone())),
+                Step::Deallocate(name) => self.prepared.take_away(name.as_deref(), number),
+                Step::Close(name) => self.portals.take_away(name.as_deref(), number),
+                Step::Anything => {
+                    self.prepared.names.clear();
+                    self.portals.names.clear();
+                }
+                _ => {}
+            }
+        }
+        if steps.iter().any(changes_names) {
+            let default = self.path_default.clone();
+            let role = self.start.role.clone();
+            self.change(|names| {
+                for step in steps {
+                    possible_name(names, step, &default, &role);
+                }
+            });
+        }
+        if steps.iter().any(defines) {
+            self.caught_up = None;
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Names)) {
+        let mut names = self.state.names.clone();
+        change(&mut names);
+        if names != self.state.names {
+            self.state = Arc::new(State::new(names, self.start.role.clone()));
+        }
+    }
+
+    /// Nothing is outstanding and no transaction is open: what was possible becomes what is.
+    fn settle(&mut self) {
+        self.wrote = false;
+        let log = self.log.replace(Vec::new());
+        let (paths, roles) = match &log {
+            Some(log) if log.is_empty() => (self.settled_paths.clone(), self.settled_roles.clone()),
+            Some(log) => self.replay(log),
+            None => (self.state.names.paths.clone(), self.state.names.roles.clone()),
+        };
+        let paths = if self.reports_path { self.reported_path.clone().map(|path| BTreeSet::from([path])) } else { paths };
+        self.settled_paths.clone_from(&paths);
+        self.settled_roles.clone_from(&roles);
+        let strings = Some(self.reported_strings);
+        self.change(|names| {
+            names.paths = paths;
+            names.roles = roles;
+            names.strings = strings;
+        });
+        let caught_up = self.state.names.settled_definitions();
+        if caught_up == self.state.names {
+            self.caught_up = None;
+        } else if self.caught_up.as_ref().is_none_or(|known| known.names != caught_up) {
+            let keeps_look = self.caught_up.is_some();
+            self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
+            if !keeps_look {
+                self.caught_up_from.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Goes through what ended since the last settled moment.
+    fn replay(&self, log: &[(Arc<[Step]>, bool)]) -> (Option<BTreeSet<Path>>, Option<BTreeSet<Arc<str>>>) {
+        let steps = || log.iter().flat_map(|(steps, _)| steps.iter());
+        let start = || Names { roles: self.settled_roles.clone(), ..Names::new(self.settled_paths.clone(), None) };
+        let doubtful = log.iter().any(|(_, completed)| !completed) || steps().any(|step| *step == Step::Savepoint);
+        if doubtful {
+            let mut names = start();
+            for step in steps().filter(|step| !matches!(step, Step::LocalPath(_))) {
+                possible_name(&mut names, step, &self.path_default, &self.start.role);
+            }
+            return (names.paths, names.roles);
+        }
+        let mut current = start();
+        let mut before = None;
+        for step in steps() {
+            match step {
+                Step::Begin => before = Some((current.paths.clone(), current.roles.clone())),
+                Step::Commit => before = None,
+                Step::Rollback => {
+                    if let Some((paths, roles)) = before.take() {
+                        (current.paths, current.roles) = (paths, roles);
+                    }
+                }
+                Step::LocalPath(_) => {}
+                Step::Path(Value::Is(path)) => current.paths = Some(BTreeSet::from([path.clone()])),
+                Step::Path(Value::Default) | Step::ResetAll => {
+                    current.paths = self.path_default.clone().map(|path| BTreeSet::from([path]));
+                }
+                Step::Path(Value::Unknown) => current.paths = None,
+                Step::Anything => (current.paths, current.roles) = (None, None),
+                Step::Role(role) => current.roles = role.clone().map(|role| BTreeSet::from([role])),
+                _ => {}
+            }
+        }
+        (current.paths, current.roles)
+    }
+}
+
+/// What an `EXECUTE` or a `FETCH` runs, asked of a session.
+struct Running<'a> {
+    session: &'a Session,
+    catalog: &'a Catalog,
+    depth: u8,
+}
+
+impl Runs for Running<'_> {
+    fn prepared(&self, name: &str, state: &Arc<State>) -> Option<Statement> {
+        let analysis = self.session.prepared_in(name, state, self.catalog, self.depth)?;
+        union(analysis.statements.iter())
+    }
+
+    fn portal(&self, name: &str) -> Option<Statement> {
+        union(self.session.portals.get(name))
+    }
+
+    fn after(&self, statement: &Statement) -> Session {
+        let mut session = self.session.scratch();
+        let _ = session.sent(statement);
+        session
+    }
+
+    fn of<'b>(&self, session: &'b Session) -> Box<dyn Runs + 'b>
+    where
+        Self: 'b,
+    {
+        Box::new(Running { session, catalog: self.catalog, depth: self.depth })
+    }
+}
+
+impl Session {
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+}
+
+impl<T> Candidates<T> {
+    fn get(&self, name: &str) -> impl Iterator<Item = &T> {
+        self.names.get(name).into_iter().flatten().filter_map(|(_, thing)| thing.as_ref())
+    }
+
+    fn possible(&mut self, name: &str, number: u64, thing: Option<T>) {
+        if let Some(candidates) = self.names.get_mut(name) {
+            if candidates.len() < CANDIDATES_MAX {
+                candidates.push((number, thing));
+            } else {
+                // Too many: nobody knows what it stands for.
+                candidates.clear();
+            }
+        } else if self.names.len() < NAMES_MAX {
+            self.names.insert(name.into(), vec![(number, thing)]);
+        }
+    }
+
+    fn take_away(&mut self, name: Option<&str>, number: u64) {
+        match name {
+            Some(name) => {
+                if self.names.contains_key(name) {
+                    self.possible(name, number, None);
+                }
+            }
+            None => self.names.values_mut().for_each(|candidates| candidates.push((number, None))),
+        }
+    }
+
+    /// What was named then is what the name stands for, or what may have been named since; or it was not named.
+    fn ended(&mut self, name: &str, number: u64, completed: bool) {
+        if let Some(candidates) = self.names.get_mut(name) {
+            let here = candidates.iter().any(|(named, _)| *named == number);
+            candidates.retain(|(named, _)| if completed { !here || *named >= number } else { *named != number });
+            if candidates.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+
+    fn taken(&mut self, name: Option<&str>, number: u64, completed: bool) {
+        match name {
+            Some(name) => self.ended(name, number, completed),
+            None => self.names.values_mut().for_each(|candidates| {
+                candidates.retain(|(named, _)| if completed { *named >= number } else { *named != number });
+            }),
+        }
+        self.names.retain(|_, candidates| candidates.iter().any(|(_, thing)| thing.is_some()));
+    }
+}
+
+/// A statement that may be any of several: it wants what they want together.
+fn union<'a>(statements: impl Iterator<Item = &'a Statement>) -> Option<Statement> {
+    let mut statements = statements.peekable();
+    let mut union = statements.next()?.clone();
+    if statements.peek().is_none() {
+        return Some(union);
+    }
+    let mut wants = Wants::nothing();
+    let mut facts = union.meaning.facts.clone();
+    let mut steps = union.steps.to_vec();
+    let mut effect = union.meaning.effect;
+    wants.actions.extend(union.meaning.actions.iter().cloned());
+    for statement in statements {
+        wants.actions.extend(statement.meaning.actions.iter().cloned());
+        steps.extend(statement.steps.iter().cloned());
+        if statement.meaning.effect == Effect::MayChange {
+            effect = Effect::MayChange;
+        }
+        facts.resolved &= statement.meaning.facts.resolved;
+        facts.has_where &= statement.meaning.facts.has_where;
+        facts.has_limit &= statement.meaning.facts.has_limit;
+    }
+    union.steps = steps.into();
+    union.meaning = Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts });
+    Some(union)
+}
+
+/// The same analysis for a text of one statement that differs in the length of its literals.
+fn at_length(analysis: Arc<Analysis>, text: &str) -> Arc<Analysis> {
+    match &analysis.statements[..] {
+        [statement] if statement.range != (0..text.len()) => {
+            let statement = Statement { range: 0..text.len(), ..statement.clone() };
+            Arc::new(Analysis { statements: vec![statement], literals_matter: analysis.literals_matter })
+        }
+        _ => analysis,
     }
 }
 
 /// What running `steps` does to names that the extended protocol shares with SQL.
 pub(super) fn renames(steps: &[Step]) -> Renames<'_> {
-    if steps.is_empty() { Renames::Nothing } else { Renames::Everything }
+    let mut renames = Renames::Nothing;
+    for step in steps {
+        let one = match step {
+            Step::Prepare(name, _) | Step::Deallocate(Some(name)) => Renames::Statement(name),
+            Step::Deallocate(None) => Renames::AllStatements,
+            Step::Declare(name, _) | Step::Close(Some(name)) => Renames::Portal(name),
+            Step::Close(None) => Renames::AllPortals,
+            Step::Anything => Renames::Everything,
+            _ => continue,
+        };
+        renames = if renames == Renames::Nothing { one } else { Renames::Everything };
+    }
+    renames
+}
+
+/// Whether a step has to be told apart when all is settled.
+fn is_logged(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Begin
+            | Step::Commit
+            | Step::Rollback
+            | Step::Savepoint
+            | Step::Path(_)
+            | Step::LocalPath(_)
+            | Step::Role(_)
+            | Step::ResetAll
+            | Step::Anything
+    )
+}
+
+fn changes_names(step: &Step) -> bool {
+    !matches!(
+        step,
+        Step::Begin
+            | Step::Commit
+            | Step::Rollback
+            | Step::Savepoint
+            | Step::Prepare(..)
+            | Step::Deallocate(_)
+            | Step::Declare(..)
+            | Step::Close(_)
+    )
+}
+
+fn defines(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Made(_, Made::In(_) | Made::Dropped | Made::Somewhere)
+            | Step::MadeFunction(_)
+            | Step::MadeOperator(_)
+            | Step::MadeType(_)
+            | Step::Defined
+            | Step::Unsettled
+            | Step::Anything
+    )
+}
+
+/// Makes what `step` does to names possible.
+fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>, session_role: &Arc<str>) {
+    names.changed |= defines(step);
+    match step {
+        Step::Path(Value::Is(path)) | Step::LocalPath(Value::Is(path)) => names.path_possible(Some(path.clone())),
+        Step::Path(Value::Default) | Step::LocalPath(Value::Default) => names.path_possible(path_default.clone()),
+        Step::Path(Value::Unknown) | Step::LocalPath(Value::Unknown) => names.paths = None,
+        Step::Role(role) => names.role_possible(role.clone()),
+        Step::Strings => names.strings = None,
+        Step::Made(name, made) => names.made_possible(name.clone(), made.clone()),
+        Step::MadeFunction(name) => _ = names.made_functions.insert(name.clone()),
+        Step::MadeOperator(name) => _ = names.made_operators.insert(name.clone()),
+        Step::MadeType(name) => _ = names.made_types.insert(name.clone()),
+        Step::Unsettled => names.unsettled = true,
+        Step::ResetAll => {
+            names.path_possible(path_default.clone());
+            names.role_possible(Some(session_role.clone()));
+            names.strings = None;
+        }
+        Step::Anything => {
+            names.paths = None;
+            names.roles = None;
+            names.strings = None;
+            names.unsettled = true;
+        }
+        _ => {}
+    }
 }

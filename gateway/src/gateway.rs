@@ -1,0 +1,412 @@
+//! What all connections share: configuration, identity, policy, the recorder, the live sessions; and the steps of a session's life
+//! that are the same for every protocol.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use gatebook_wire::postgres::conversation::CatalogSource;
+use gatebook_wire::postgres::login::CancelKey;
+use gatebook_wire::postgres::report;
+use gatebook_wire::protocol::EndReason;
+use gatebook_wire::sql::Catalog;
+use parking_lot::{Mutex, RwLock};
+use tokio_rustls::TlsAcceptor;
+
+use crate::catalog::Watched;
+use crate::config::tls::ServerTls;
+use crate::config::{self, Config, Listener, Role};
+use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rejected};
+use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
+use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
+use crate::session::{Ended, Entered, Exchange, Live, Registry, Target, Terms};
+use crate::upstream::Upstream;
+
+/// One gateway.
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) policy: Arc<policy::Live>,
+    pub(crate) recorder: Recorder,
+    pub(crate) registry: Arc<Registry>,
+    served: HashMap<String, Arc<Served>>,
+    revoked: RwLock<HashSet<String>>,
+    no_catalog: Arc<Watched>,
+    logins: Mutex<Logins>,
+}
+
+/// A resource as it is served.
+pub(crate) struct Served {
+    pub(crate) upstream: Arc<Upstream>,
+    catalogs: HashMap<String, Arc<Watched>>,
+}
+
+impl Served {
+    /// A resource behind `upstream`, with a catalog for each of its databases.
+    pub(crate) fn new(upstream: Upstream) -> Served {
+        let databases = upstream.resource().databases.iter();
+        let catalogs = databases.map(|database| (database.clone(), Watched::new())).collect();
+        Served { upstream: Arc::new(upstream), catalogs }
+    }
+
+    /// The catalog of a database.
+    pub(crate) fn catalog(&self, database: &str) -> Option<Arc<Watched>> {
+        self.catalogs.get(database).cloned()
+    }
+
+    /// Starts reading every catalog.
+    fn watch(&self) {
+        for (database, watched) in &self.catalogs {
+            tokio::spawn(watched.clone().watch(self.upstream.clone(), database.clone()));
+        }
+    }
+}
+
+/// One address at which something is served.
+pub(crate) struct Listening {
+    /// What is served there.
+    pub(crate) listener: Listener,
+    /// TLS towards its clients, where it has any.
+    pub(crate) tls: Option<ServerTls>,
+}
+
+impl Listening {
+    /// What takes up TLS with a client.
+    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()))
+    }
+}
+
+/// A principal that may be this role here: the only way to a session.
+pub(crate) struct Admission {
+    principal: Arc<Principal>,
+    standing: Arc<Standing>,
+    decision: Decision,
+    expires: SystemTime,
+    source: SocketAddr,
+    shadow: bool,
+    /// The role, with its password's reference.
+    pub(crate) role: Role,
+}
+
+impl Admission {
+    /// The principal's id.
+    pub(crate) fn principal(&self) -> &str {
+        self.principal.id()
+    }
+}
+
+/// Why a login is refused, in words for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// The token was not accepted.
+    Token,
+    /// It was, and this principal may not be this role in this database; whether those exist is not told.
+    Access,
+    /// The ledger cannot be written.
+    Unavailable,
+}
+
+impl Denied {
+    /// The SQLSTATE.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Denied::Token => report::INVALID_PASSWORD,
+            Denied::Access => report::INVALID_AUTHORIZATION,
+            Denied::Unavailable => report::CANNOT_CONNECT_NOW,
+        }
+    }
+
+    /// What the client can do.
+    pub(crate) fn hint(self) -> Option<&'static str> {
+        match self {
+            Denied::Token => Some("present a fresh token of an issuer that this gateway knows; gatebook token prints one"),
+            Denied::Access => Some("ask the operators of this gateway for access, or name another user or database"),
+            Denied::Unavailable => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Denied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Denied::Token => Rejected::CLIENT_TEXT,
+            Denied::Access => "not permitted: this role in this database",
+            Denied::Unavailable => "the ledger cannot be written, and nothing passes unrecorded",
+        })
+    }
+}
+
+/// A session that lives.
+pub(crate) struct Session {
+    /// Its exchange.
+    pub(crate) exchange: Exchange,
+    _entered: Entered,
+    upstream_key: Option<CancelKey>,
+}
+
+/// How many sources of refused logins are told apart in one minute; more are summed under none.
+const LOGIN_SOURCES_MAX: usize = 4096;
+
+/// How long refused logins are summed up.
+const LOGIN_WINDOW: Duration = Duration::from_secs(60);
+
+/// Logins that were refused in this minute, by source and cause.
+struct Logins {
+    since: Instant,
+    counts: HashMap<(String, &'static str), RefusedLogin>,
+}
+
+impl Gateway {
+    /// A gateway over its parts; `revoked` are the principals that stay out.
+    pub(crate) fn new(config: Config, identity: Identity, policy: Arc<policy::Live>, recorder: Recorder, revoked: HashSet<String>) -> Result<Arc<Gateway>, config::tls::TlsError> {
+        let mut served = HashMap::new();
+        for resource in &config.resources {
+            let upstream = Upstream::new(resource, config.limits.connect_deadline)?;
+            served.insert(resource.name.clone(), Arc::new(Served::new(upstream)));
+        }
+        Ok(Arc::new(Gateway {
+            config,
+            identity,
+            policy,
+            recorder,
+            registry: Arc::default(),
+            served,
+            revoked: RwLock::new(revoked),
+            no_catalog: Watched::new(),
+            logins: Mutex::new(Logins { since: Instant::now(), counts: HashMap::new() }),
+        }))
+    }
+
+    /// Starts what runs beside the sessions.
+    pub(crate) fn start_watching(self: &Arc<Gateway>) {
+        self.served.values().for_each(|served| served.watch());
+    }
+
+    /// The resource that a connection reaches.
+    pub(crate) fn reached(&self, listening: &Listening, server_name: Option<&str>) -> Option<Arc<Served>> {
+        let resource = self.config.reached(&listening.listener, server_name)?;
+        self.served.get(&resource.name).cloned()
+    }
+
+    /// Every resource.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.served.values()
+    }
+
+    /// The first issuer's address, for clients that ask where tokens are to be had.
+    pub(crate) fn issuer_url(&self) -> &str {
+        self.config.issuers.first().map_or("", |issuer| &issuer.url)
+    }
+
+    /// Verifies a credential and decides whether its principal may be `role` in `database`. Every refusal is recorded.
+    pub(crate) async fn admit(
+        &self,
+        served: &Served,
+        database: &str,
+        role: &str,
+        credential: &Credential,
+        source: SocketAddr,
+    ) -> Result<Admission, Denied> {
+        let resource = served.upstream.resource();
+        let now = SystemTime::now();
+        let principal = match self.identity.verify(credential, now).await {
+            Ok(principal) => principal,
+            Err(rejected) => {
+                self.refused_login(source, &resource.name, cause_name(rejected.cause()), rejected.detail());
+                return Err(Denied::Token);
+            }
+        };
+        let refused = |cause: &'static str, detail: &str| {
+            self.refused_login(source, &resource.name, cause, detail);
+            Err(Denied::Access)
+        };
+        if self.revoked.read().contains(&**principal.id()) {
+            return refused("revoked", principal.id());
+        }
+        let who = principal.id();
+        if !resource.databases.iter().any(|known| known == database) {
+            return refused("database", &format!("{who} asked for database {database:?}"));
+        }
+        let Some(role) = resource.role(role) else {
+            return refused("role", &format!("{who} asked for role {role:?}"));
+        };
+        let Some(subject) = subject(&principal) else {
+            return refused("principal", "the issuer's name cannot stand in a principal's id");
+        };
+        let standing = Arc::new(Standing {
+            chain: vec![subject],
+            resource: resource.name.as_str().into(),
+            database: database.into(),
+            role: role.name.as_str().into(),
+            protocol: "postgres",
+        });
+        let decision = self.policy.load().decide(&standing, &policy::login(&role.name));
+        if !decision.is_permit() && !resource.shadow {
+            return refused("policy", &format!("{who} may not be role {:?} in {database:?}", role.name));
+        }
+        if self.recorder.refuses_sessions() {
+            return Err(Denied::Unavailable);
+        }
+        let expires = resource.session_max.map_or_else(|| principal.expires(), |limit| now + limit);
+        Ok(Admission { principal, standing, decision, expires, source, shadow: resource.shadow, role: role.clone() })
+    }
+
+    /// Records a session's opening; durable when it returns.
+    pub(crate) async fn open_session(&self, admission: &Admission, application: &str) -> Result<Book, Unavailable> {
+        let opened = Opened {
+            principal: &admission.principal,
+            standing: &admission.standing,
+            decision: &admission.decision,
+            source: admission.source,
+            application,
+            expires: admission.expires,
+            shadow: admission.shadow,
+        };
+        self.recorder.open_session(&opened, self.config.limits.durable_deadline).await
+    }
+
+    /// Enters a session among the living.
+    pub(crate) fn enter(
+        self: &Arc<Gateway>,
+        served: &Arc<Served>,
+        admission: &Admission,
+        book: Book,
+        cancel_key: CancelKey,
+        upstream_key: Option<CancelKey>,
+    ) -> Session {
+        let canceller = book.canceller();
+        let upstream = served.upstream.clone();
+        let key = upstream_key.clone();
+        let live = Live {
+            number: book.number(),
+            standing: admission.standing.clone(),
+            signal: book.slot(),
+            expires: admission.expires,
+            idle_timeout: served.upstream.resource().idle_timeout,
+            started: SystemTime::now(),
+            cancel_key,
+            cancel: Box::new(move |source| {
+                let (canceller, upstream, key) = (canceller.clone(), upstream.clone(), key.clone());
+                tokio::spawn(async move {
+                    if canceller.record(source).await.is_err() {
+                        return;
+                    }
+                    if let Some(key) = key
+                        && let Err(error) = upstream.cancel(&key).await
+                    {
+                        tracing::warn!(resource = upstream.resource().name, %error, "cannot pass on a cancel request");
+                    }
+                });
+            }),
+            seen: Mutex::new((0, Instant::now())),
+        };
+        let terms = Terms {
+            standing: admission.standing.clone(),
+            shadow: admission.shadow,
+            reads_when_written: served.upstream.resource().durability != config::Durability::Strict,
+        };
+        let entered = self.registry.enter(live);
+        // A revocation may have come between the decision and this entry: it finds the session here, or we find it there.
+        if self.revoked.read().contains(admission.principal()) {
+            book.signal().end(EndReason::Revoked);
+        }
+        Session { exchange: Exchange::new(terms, self.policy.clone(), book), _entered: entered, upstream_key }
+    }
+
+    /// Ends a session: records its close, and cancels what it left running upstream.
+    pub(crate) fn leave(&self, served: &Arc<Served>, session: Session, reason: EndReason) {
+        let (book, under_way, totals, violation) = session.exchange.close();
+        if let Some(violation) = violation {
+            tracing::warn!(session = book.number(), reason = reason.name(), %violation, "session ended: protocol violated");
+        }
+        book.close(reason, &totals);
+        if under_way && let Some(key) = session.upstream_key {
+            let upstream = served.upstream.clone();
+            tokio::spawn(async move {
+                if let Err(error) = upstream.cancel(&key).await {
+                    tracing::warn!(resource = upstream.resource().name, %error, "cannot cancel what a session left running");
+                }
+            });
+        }
+    }
+
+    /// Passes on a client's cancel request, if its key is one of ours.
+    pub(crate) fn cancel(&self, key: &CancelKey, source: SocketAddr) {
+        if let Some(live) = self.registry.by_cancel_key(key) {
+            (live.cancel)(source);
+        }
+    }
+
+    /// Revokes: the ledger first, then the principal stays out and its sessions end.
+    pub(crate) async fn revoke(&self, target: &Target, reason: &str, by: &str) -> Result<Ended, Unavailable> {
+        self.recorder.record_revocation(&Revoked { target, reason, by }, self.config.limits.durable_deadline).await?;
+        if let Target::Principal(id) = target {
+            self.revoked.write().insert(id.clone());
+        }
+        Ok(self.registry.revoke(target))
+    }
+
+    /// Ends the sessions whose principal may no longer be their role under the policies in force.
+    pub(crate) fn recheck(&self) -> Ended {
+        let set = self.policy.current();
+        self.registry.end(EndReason::PolicyChanged, |live| {
+            let shadow = self.served.get(&*live.standing.resource).is_some_and(|served| served.upstream.resource().shadow);
+            !shadow && !set.decide(&live.standing, &policy::login(&live.standing.role)).is_permit()
+        })
+    }
+
+    /// Keeps count of a refused login: the first of its kind is recorded at once, the rest summed up by the minute.
+    fn refused_login(&self, source: SocketAddr, resource: &str, cause: &'static str, detail: &str) {
+        tracing::warn!(%source, resource, cause, detail, "login refused");
+        let mut logins = self.logins.lock();
+        let key = (source.ip().to_string(), cause);
+        let known = logins.counts.len();
+        let key = if known >= LOGIN_SOURCES_MAX && !logins.counts.contains_key(&key) { (String::new(), cause) } else { key };
+        let source = key.0.clone();
+        match logins.counts.entry(key) {
+            std::collections::hash_map::Entry::Occupied(mut summed) => summed.get_mut().count += 1,
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let refused = RefusedLogin { source, resource: resource.to_owned(), cause, detail: detail.to_owned(), count: 1 };
+                self.recorder.record_refused_login(&refused);
+                place.insert(RefusedLogin { count: 0, ..refused });
+            }
+        }
+    }
+
+    /// Records what was summed up, once a minute.
+    pub(crate) fn sum_up_logins(&self, now: Instant, all: bool) {
+        let mut logins = self.logins.lock();
+        if !all && now.duration_since(logins.since) < LOGIN_WINDOW {
+            return;
+        }
+        logins.since = now;
+        for refused in std::mem::take(&mut logins.counts).into_values().filter(|refused| refused.count > 0) {
+            self.recorder.record_refused_login(&refused);
+        }
+    }
+
+    /// The newest snapshot of a catalog, or one that knows nothing.
+    pub(crate) fn snapshot(&self, catalog: Option<&Arc<Watched>>) -> Arc<Catalog> {
+        catalog.unwrap_or(&self.no_catalog).snapshot()
+    }
+
+    /// Where a conversation gets its snapshots.
+    pub(crate) fn catalog_source(&self, catalog: Option<Arc<Watched>>) -> Arc<dyn CatalogSource> {
+        catalog.unwrap_or_else(|| self.no_catalog.clone())
+    }
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    cause.name()
+}
+
+/// A principal as policy sees it.
+fn subject(principal: &Principal) -> Option<Subject> {
+    let kind = match principal.kind() {
+        PrincipalKind::User => SubjectKind::User,
+        PrincipalKind::Service => SubjectKind::Service,
+    };
+    Subject::new(kind, principal.issuer(), principal.subject(), principal.groups().iter().cloned())
+}

@@ -1,0 +1,250 @@
+//! One conversation inside a session: what was asked for, how it was decided, what it showed, and how it came out.
+//!
+//! It joins policy and the book, and knows no protocol. Decisions are made here and nowhere else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Instant;
+
+use gatebook_wire::action::Effect;
+use gatebook_wire::protocol::{Command, EndReason, Ended, Ending, Intent, Refusal, RequestId, Violation};
+
+use super::signal::Ticket;
+use crate::policy::{DecisionCache, Live, Standing};
+use crate::record::{Book, CommandEntry, OutcomeEntry, Ruled};
+
+/// Under what terms a session runs: who, on what, as whom, and how strictly.
+pub(crate) struct Terms {
+    /// Who asks, where, and as which role.
+    pub(crate) standing: Arc<Standing>,
+    /// Whether refusals are recorded but not made.
+    pub(crate) shadow: bool,
+    /// Whether reads are released once their record is written, before it is durable.
+    pub(crate) reads_when_written: bool,
+}
+
+/// What passed in an exchange.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Totals {
+    /// Commands decided.
+    pub(crate) commands: u64,
+    /// Commands refused.
+    pub(crate) refused: u64,
+    /// Bytes sent to the client.
+    pub(crate) to_client_bytes: u64,
+    /// Bytes of data fed to the upstream, beside commands.
+    pub(crate) fed_bytes: u64,
+}
+
+/// How many decisions a session remembers.
+const DECISIONS_MAX: usize = 512;
+
+/// One conversation inside a session.
+pub(crate) struct Exchange {
+    terms: Terms,
+    policy: Arc<Live>,
+    book: Book,
+    decisions: DecisionCache,
+    open: VecDeque<Open>,
+    /// What the oldest open command that shows something has shown so far.
+    shown: blake3::Hasher,
+    fed: blake3::Hasher,
+    totals: Totals,
+    violation: Option<Violation>,
+}
+
+/// A command that was asked for and has not ended.
+struct Open {
+    request: RequestId,
+    gate: Ticket,
+    asked: Instant,
+    rows: u64,
+    rows_max: Option<u64>,
+    bytes: u64,
+    fed_bytes: u64,
+}
+
+/// Whether a frame may go.
+pub(super) enum Verdict {
+    /// Once this record is durable.
+    Permit(Ticket),
+    /// It may not; what takes its place goes once this record is durable.
+    Refuse(Refusal, Ticket),
+}
+
+impl Exchange {
+    /// An exchange under `terms`, written into `book`.
+    pub(crate) fn new(terms: Terms, policy: Arc<Live>, book: Book) -> Exchange {
+        Exchange {
+            terms,
+            policy,
+            book,
+            decisions: DecisionCache::new(DECISIONS_MAX),
+            open: VecDeque::new(),
+            shown: blake3::Hasher::new(),
+            fed: blake3::Hasher::new(),
+            totals: Totals::default(),
+            violation: None,
+        }
+    }
+
+    /// Decides and records every command of an intent.
+    pub(super) fn authorize<F>(&mut self, intent: &Intent<F>) -> Verdict {
+        let asked = Instant::now();
+        let policy = self.policy.load();
+        let mut refusal = intent.forbidden.clone();
+        let mut may_change = false;
+        let mut gate = 0;
+        for (command, request) in intent.commands.iter().zip(intent.first..) {
+            let decision = self.decisions.decide(&policy, &self.terms.standing, &command.meaning);
+            let refused = intent.forbidden.is_some() || !decision.is_permit();
+            let ruled = match (refused, self.terms.shadow && intent.forbidden.is_none()) {
+                (false, _) => Ruled::Permit,
+                (true, false) => Ruled::Refuse,
+                (true, true) => Ruled::ShadowRefuse,
+            };
+            if ruled == Ruled::Refuse {
+                self.totals.refused += 1;
+                refusal.get_or_insert_with(|| refusal_of(command));
+            }
+            self.totals.commands += 1;
+            may_change |= command.meaning.effect == Effect::MayChange;
+            gate = self.book.command(&CommandEntry { request, command, decision: &decision, ruled });
+            let rows_max = if self.terms.shadow { None } else { decision.rows_max() };
+            self.open.push_back(Open { request, gate, asked, rows: 0, rows_max, bytes: 0, fed_bytes: 0 });
+        }
+        // The answer of a command waits for the records of all that were asked for with it.
+        let asked_with = intent.commands.len();
+        self.open.iter_mut().rev().take(asked_with).for_each(|open| open.gate = gate);
+        match refusal {
+            Some(refusal) => Verdict::Refuse(refusal, gate),
+            None => Verdict::Permit(if may_change { gate } else { 0 }),
+        }
+    }
+
+    /// The record that must be durable before anything of this command is shown.
+    pub(super) fn gate(&self, request: RequestId) -> Ticket {
+        self.find(request).map_or(0, |at| self.open[at].gate)
+    }
+
+    /// How far the records are durable.
+    pub(super) fn durable(&self) -> Ticket {
+        if self.terms.reads_when_written { self.book.signal().written() } else { self.book.signal().durable() }
+    }
+
+    /// Data for the upstream that belong to a command.
+    pub(super) fn fed(&mut self, request: RequestId, bytes: &[u8]) {
+        self.totals.fed_bytes += bytes.len() as u64;
+        self.fed.update(bytes);
+        if let Some(at) = self.find(request) {
+            self.open[at].fed_bytes += bytes.len() as u64;
+        }
+    }
+
+    /// Counts data that are about to be shown to the client; tells whether they may be, within the limits of the decision.
+    #[must_use]
+    pub(super) fn disclosed(&mut self, request: Option<RequestId>, rows: u64, bytes: &[u8]) -> bool {
+        if let Some(at) = request.and_then(|request| self.find(request)) {
+            let open = &mut self.open[at];
+            if open.rows_max.is_some_and(|rows_max| open.rows + rows > rows_max) {
+                self.book.signal().end(EndReason::RowLimit);
+                return false;
+            }
+            open.rows += rows;
+            open.bytes += bytes.len() as u64;
+            self.shown.update(bytes);
+        }
+        self.totals.to_client_bytes += bytes.len() as u64;
+        true
+    }
+
+    /// Bytes for the client that show nothing of the upstream's data.
+    pub(super) fn relayed(&mut self, bytes: &[u8]) {
+        self.totals.to_client_bytes += bytes.len() as u64;
+    }
+
+    /// A command came out.
+    pub(super) fn ended(&mut self, ended: Ended) {
+        let Some(open) = self.find(ended.request).and_then(|at| self.open.remove(at)) else { return };
+        self.outcome(&open, &ended.ending);
+    }
+
+    fn outcome(&mut self, open: &Open, ending: &Ending) {
+        let shown = (open.bytes > 0).then(|| self.shown.finalize());
+        let fed = (open.fed_bytes > 0).then(|| self.fed.finalize());
+        self.book.outcome(&OutcomeEntry {
+            request: open.request,
+            ending,
+            rows: open.rows,
+            bytes: open.bytes,
+            duration: open.asked.elapsed(),
+            shown,
+            fed_bytes: open.fed_bytes,
+            fed,
+        });
+        if shown.is_some() {
+            self.shown.reset();
+        }
+        if fed.is_some() {
+            self.fed.reset();
+        }
+    }
+
+    fn find(&self, request: RequestId) -> Option<usize> {
+        let first = self.open.front()?.request;
+        let guess = usize::try_from(request.checked_sub(first)?).ok()?;
+        match self.open.get(guess) {
+            Some(open) if open.request == request => Some(guess),
+            _ => self.open.iter().position(|open| open.request == request),
+        }
+    }
+
+    /// Something passed, in either direction.
+    pub(super) fn active(&self) {
+        self.book.signal().active();
+    }
+
+    /// Whether a command is open.
+    pub(super) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether the recorder takes more.
+    pub(super) fn has_room(&self) -> bool {
+        self.book.has_room()
+    }
+
+    /// Why the session must end, if it must.
+    pub(super) fn ending(&self) -> Option<EndReason> {
+        self.book.signal().ending()
+    }
+
+    /// Wakes the task of `cx` when records become durable, the recorder has room, or the session must end.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        self.book.signal().register(cx);
+    }
+
+    /// Keeps why a peer was cut off.
+    pub(super) fn violated(&mut self, reason: EndReason, violation: &Violation) -> EndReason {
+        self.violation = Some(violation.clone());
+        reason
+    }
+
+    /// Ends the exchange: what is still open has no known outcome. Gives back the book, whether a command was still under way,
+    /// what passed, and what broke the protocol.
+    pub(crate) fn close(mut self) -> (Book, bool, Totals, Option<Violation>) {
+        let under_way = self.has_open();
+        while let Some(open) = self.open.pop_front() {
+            self.outcome(&open, &Ending::Unknown);
+        }
+        (self.book, under_way, self.totals, self.violation)
+    }
+}
+
+/// What the client is told: the kind of command it sent, and never whether what it names exists.
+fn refusal_of(command: &Command) -> Refusal {
+    let kind = command.meaning.facts.kind.replace('_', " ");
+    let message = if kind == "opaque" { "a statement that cannot be analysed".to_owned() } else { kind };
+    Refusal { message, hint: Some("ask the operators of this gateway for access".into()) }
+}

@@ -1,0 +1,12 @@
+//! The spine: one exchange after another, decided, recorded, relayed, for every protocol alike.
+
+mod cleared;
+mod exchange;
+mod registry;
+mod relay;
+mod signal;
+
+pub(crate) use exchange::{Exchange, Terms, Totals};
+pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, Target};
+pub(crate) use relay::relay;
+pub(crate) use signal::{Signal, Ticket};

@@ -1,0 +1,149 @@
+//! The sessions that live now, and the ways to end them: by session, by principal, by time.
+//!
+//! Ending is a signal that each session's own task obeys first; nothing here touches a connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use gatebook_wire::postgres::login::CancelKey;
+use gatebook_wire::protocol::EndReason;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use super::signal::Signal;
+use crate::policy::Standing;
+
+/// A session as the registry knows it.
+pub(crate) struct Live {
+    /// Its number in the ledger.
+    pub(crate) number: u64,
+    /// Who, where, and as which role.
+    pub(crate) standing: Arc<Standing>,
+    /// How it is told to end.
+    pub(crate) signal: Arc<dyn Signals>,
+    /// When it ends at the latest.
+    pub(crate) expires: SystemTime,
+    /// How long nothing may pass.
+    pub(crate) idle_timeout: Duration,
+    /// When it began.
+    pub(crate) started: SystemTime,
+    /// What its client sends to cancel.
+    pub(crate) cancel_key: CancelKey,
+    /// Cancels what it runs upstream.
+    pub(crate) cancel: Box<dyn Fn(std::net::SocketAddr) + Send + Sync>,
+    /// When something last passed, as seen by the loop that looks for idle ones.
+    pub(crate) seen: Mutex<(u64, Instant)>,
+}
+
+/// What the registry needs of a session's own signals.
+pub(crate) trait Signals: Send + Sync {
+    /// The signals themselves.
+    fn signal(&self) -> &Signal;
+}
+
+/// Whom to revoke.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Target {
+    /// A principal by its id, `issuer:subject`; it stays out.
+    Principal(String),
+    /// One session by its number; its principal may come again.
+    Session(u64),
+}
+
+/// What an order to end came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// How many sessions were told.
+    pub(crate) sessions: u64,
+}
+
+/// The sessions that live now.
+#[derive(Default)]
+pub(crate) struct Registry {
+    sessions: Mutex<HashMap<u64, Arc<Live>>>,
+    count: AtomicU64,
+}
+
+impl Registry {
+    /// Enters a session; it is taken out when the guard drops.
+    pub(crate) fn enter(self: &Arc<Registry>, live: Live) -> Entered {
+        let number = live.number;
+        self.sessions.lock().insert(number, Arc::new(live));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Entered { registry: self.clone(), number }
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// All sessions, in the order of their numbers.
+    pub(crate) fn all(&self) -> Vec<Arc<Live>> {
+        let mut all: Vec<_> = self.sessions.lock().values().cloned().collect();
+        all.sort_by_key(|live| live.number);
+        all
+    }
+
+    /// Ends every session that `which` picks.
+    pub(crate) fn end(&self, reason: EndReason, which: impl Fn(&Live) -> bool) -> Ended {
+        let mut ended = Ended::default();
+        for live in self.sessions.lock().values().filter(|live| which(live)) {
+            ended.sessions += u64::from(live.signal.signal().end(reason));
+        }
+        ended
+    }
+
+    /// Ends the sessions of a target.
+    pub(crate) fn revoke(&self, target: &Target) -> Ended {
+        self.end(EndReason::Revoked, |live| match target {
+            Target::Principal(id) => live.standing.chain.iter().any(|link| **link.id() == **id),
+            Target::Session(number) => live.number == *number,
+        })
+    }
+
+    /// The session that a cancel key names. Every key is compared, in constant time.
+    pub(crate) fn by_cancel_key(&self, key: &CancelKey) -> Option<Arc<Live>> {
+        let sessions = self.sessions.lock();
+        let mut found = None;
+        for live in sessions.values() {
+            let ours = &live.cancel_key;
+            let same = ours.process_id.to_be_bytes().ct_eq(&key.process_id.to_be_bytes()) & ours.secret.ct_eq(&key.secret);
+            if bool::from(same) {
+                found = Some(live.clone());
+            }
+        }
+        found
+    }
+
+    /// Ends what has expired or idled out.
+    pub(crate) fn expire(&self, now: SystemTime, instant: Instant) {
+        self.end(EndReason::Expired, |live| live.expires <= now);
+        self.end(EndReason::Idle, |live| {
+            let activity = live.signal.signal().activity();
+            let mut seen = live.seen.lock();
+            if seen.0 != activity {
+                *seen = (activity, instant);
+            }
+            instant.duration_since(seen.1) >= live.idle_timeout
+        });
+    }
+}
+
+/// Takes its session out of the registry when it drops.
+pub(crate) struct Entered {
+    registry: Arc<Registry>,
+    number: u64,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.registry.sessions.lock().remove(&self.number).is_some() {
+            self.registry.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The one loop: every protocol's frames go through it, in both directions, and nothing goes around it.
+//!
+//! `decide → record → send` on the way up; `record → send` on the way down. A frame that waits for the disk keeps its
+//! place in a queue, and everything behind it waits with it; an answer that has come before its command's record is durable
+//! is held, and nothing more is read from the upstream.
+//!
+//! What a newcomer gets wrong: nothing here awaits. The loop is one poll function, so that no branch can be cancelled half-way,
+//! and so that each turn looks first at whether the session must end.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gatebook_wire::protocol::{ClientStep, Disclosure, EndReason, Intent, Protocol, UpstreamStep};
+use tokio::time::{Sleep, sleep, timeout};
+
+use super::cleared::{Cleared, Door};
+use super::exchange::{Exchange, Verdict};
+use super::signal::Ticket;
+use crate::link::{Link, OUTBOX_BYTES_MAX};
+
+/// How long a command may go on after its client has left.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// How long a client has to take our last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How many bytes may wait for the disk before the client is read no further.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Relays until the conversation ends; says why it did.
+///
+/// Not cancel safe: dropping it leaves commands without an outcome.
+pub(crate) async fn relay<P, C, U>(machine: P, client: C, upstream: U, exchange: &mut Exchange) -> EndReason
+where
+    P: Protocol,
+    C: Link<Incoming = P::ClientFrame, Outgoing = P::UpstreamFrame>,
+    U: Link<Incoming = P::UpstreamFrame, Outgoing = P::ClientFrame>,
+{
+    let mut relay = Relay {
+        machine,
+        client: Door::new(client),
+        upstream: Door::new(upstream),
+        exchange,
+        waiting: VecDeque::new(),
+        waiting_bytes: 0,
+        held: None,
+        stalled: None,
+        retry: false,
+        upstream_closed: false,
+        leaving: None,
+    };
+    let reason = poll_fn(|cx| relay.poll(cx)).await;
+    relay.last_words(reason).await;
+    reason
+}
+
+struct Relay<'a, P: Protocol, C, U> {
+    machine: P,
+    client: Door<C>,
+    upstream: Door<U>,
+    exchange: &'a mut Exchange,
+    /// Frames for the upstream, each with the record that must be durable first.
+    waiting: VecDeque<(Ticket, Cleared<P::ClientFrame>, usize)>,
+    waiting_bytes: usize,
+    /// An answer whose command's record is not durable yet.
+    held: Option<(Ticket, Disclosure<P::UpstreamFrame>)>,
+    /// A client's frame that can be understood only after the upstream's next.
+    stalled: Option<P::ClientFrame>,
+    retry: bool,
+    upstream_closed: bool,
+    /// The client has left; what is open may end until then.
+    leaving: Option<Pin<Box<Sleep>>>,
+}
+
+impl<P, C, U> Relay<'_, P, C, U>
+where
+    P: Protocol,
+    C: Link<Incoming = P::ClientFrame, Outgoing = P::UpstreamFrame>,
+    U: Link<Incoming = P::UpstreamFrame, Outgoing = P::ClientFrame>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        self.exchange.register(cx);
+        loop {
+            if let Some(reason) = self.exchange.ending() {
+                return Poll::Ready(reason);
+            }
+            let mut moved = self.release();
+            match self.pump_upstream() {
+                Ok(pumped) => moved |= pumped,
+                Err(violation) => return Poll::Ready(self.exchange.violated(EndReason::UpstreamViolation, &violation)),
+            }
+            match self.pump_client() {
+                Ok(pumped) => moved |= pumped,
+                Err(violation) => return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation)),
+            }
+            let client_flushed = match self.client.poll_flush(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) if self.leaving.is_none() => {
+                    self.leave();
+                    moved = true;
+                    false
+                }
+                Poll::Ready(Err(_)) => true,
+                Poll::Pending => false,
+            };
+            // What an upstream says before it closes is still read when it can no longer be written to.
+            let upstream_flushed = self.upstream_closed || !matches!(self.upstream.poll_flush(cx), Poll::Pending);
+            if self.upstream_closed && self.held.is_none() && (client_flushed || self.leaving.is_some()) {
+                let left = if self.leaving.is_some() { EndReason::ClientLeft } else { EndReason::UpstreamLeft };
+                return Poll::Ready(left);
+            }
+            if let Some(deadline) = &mut self.leaving {
+                let done = self.waiting.is_empty() && upstream_flushed && !self.exchange.has_open();
+                if done || deadline.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(EndReason::ClientLeft);
+                }
+            }
+            if self.upstream_may_speak() {
+                match self.upstream.poll_fill(cx) {
+                    Poll::Ready(Ok(true)) => moved = true,
+                    Poll::Ready(Ok(false) | Err(_)) => {
+                        self.upstream_closed = true;
+                        moved = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if self.client_may_speak() && self.stalled.is_none() {
+                match self.client.poll_fill(cx) {
+                    Poll::Ready(Ok(true)) => moved = true,
+                    Poll::Ready(Ok(false) | Err(_)) => {
+                        self.leave();
+                        moved = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+            self.exchange.active();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.leaving.get_or_insert_with(|| Box::pin(sleep(LEAVING)));
+    }
+
+    fn upstream_may_speak(&self) -> bool {
+        !self.upstream_closed
+            && self.held.is_none()
+            && self.client.queued_bytes() < OUTBOX_BYTES_MAX
+            && self.exchange.has_room()
+    }
+
+    fn client_may_speak(&self) -> bool {
+        self.leaving.is_none()
+            && self.waiting_bytes < WAITING_BYTES_MAX
+            && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX
+            && self.exchange.has_room()
+    }
+
+    /// Lets go what was waiting for the disk.
+    fn release(&mut self) -> bool {
+        let durable = self.exchange.durable();
+        let mut moved = false;
+        while let Some((gate, _, _)) = self.waiting.front() {
+            if *gate > durable || self.upstream.queued_bytes() >= OUTBOX_BYTES_MAX {
+                break;
+            }
+            if let Some((_, frame, bytes)) = self.waiting.pop_front() {
+                self.waiting_bytes -= bytes;
+                self.upstream.push(&frame);
+                moved = true;
+            }
+        }
+        if self.held.as_ref().is_some_and(|(gate, _)| *gate <= durable)
+            && let Some((_, disclosure)) = self.held.take()
+        {
+            self.disclose(disclosure);
+            moved = true;
+        }
+        moved
+    }
+
+    /// Sends a frame up once the record `gate` is durable, behind everything that was sent before it.
+    fn send(&mut self, gate: Ticket, bytes: usize, frame: Cleared<P::ClientFrame>) {
+        if self.waiting.is_empty() && gate <= self.exchange.durable() {
+            self.upstream.push(&frame);
+        } else {
+            self.waiting_bytes += bytes;
+            self.waiting.push_back((gate, frame, bytes));
+        }
+    }
+
+    fn pump_client(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
+        let mut moved = false;
+        while self.client_may_speak() {
+            let frame = match self.stalled.take() {
+                Some(frame) if !std::mem::take(&mut self.retry) => {
+                    self.stalled = Some(frame);
+                    break;
+                }
+                Some(frame) => frame,
+                None => match self.client.take()? {
+                    Some(frame) => frame,
+                    None => break,
+                },
+            };
+            moved = true;
+            match self.machine.on_client(frame)? {
+                ClientStep::Ask(intent) => self.ask(intent),
+                ClientStep::Relay(frame) => {
+                    let bytes = Door::<U>::bytes(&frame).len();
+                    self.send(0, bytes, Cleared::inert(frame));
+                }
+                ClientStep::Feed(request, frame) => {
+                    let bytes = Door::<U>::bytes(&frame);
+                    self.exchange.fed(request, bytes);
+                    let bytes = bytes.len();
+                    self.send(0, bytes, Cleared::permitted(frame));
+                }
+                ClientStep::Hold => {}
+                ClientStep::Wait(frame) => {
+                    self.stalled = Some(frame);
+                    self.retry = false;
+                    break;
+                }
+                ClientStep::Farewell(frame) => {
+                    let bytes = Door::<U>::bytes(&frame).len();
+                    self.send(0, bytes, Cleared::inert(frame));
+                    self.leave();
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    fn ask(&mut self, intent: Intent<P::ClientFrame>) {
+        match self.exchange.authorize(&intent) {
+            Verdict::Permit(gate) => {
+                let bytes = Door::<U>::bytes(&intent.frame).len();
+                self.send(gate, bytes, Cleared::permitted(intent.frame));
+            }
+            Verdict::Refuse(refusal, gate) => {
+                let frame = self.machine.refuse(&refusal).upstream;
+                let bytes = Door::<U>::bytes(&frame).len();
+                self.send(gate, bytes, Cleared::ours(frame));
+            }
+        }
+    }
+
+    fn pump_upstream(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
+        let mut moved = false;
+        while self.held.is_none() && self.client.queued_bytes() < OUTBOX_BYTES_MAX && self.exchange.has_room() {
+            let Some(frame) = self.upstream.take()? else { break };
+            moved = true;
+            self.retry = true;
+            match self.machine.on_upstream(frame)? {
+                UpstreamStep::Disclose(disclosure) => {
+                    let gate = disclosure.request.map_or(0, |request| self.exchange.gate(request));
+                    if gate <= self.exchange.durable() {
+                        self.disclose(disclosure);
+                    } else {
+                        self.held = Some((gate, disclosure));
+                    }
+                }
+                UpstreamStep::Relay(frame) => {
+                    self.exchange.relayed(Door::<C>::bytes(&frame));
+                    self.client.push(&Cleared::inert(frame));
+                }
+                UpstreamStep::Hold => {}
+            }
+            if self.held.is_none() {
+                self.settle();
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Shows data to the client, counted before they go.
+    fn disclose(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
+        let bytes = Door::<C>::bytes(&disclosure.frame);
+        if self.leaving.is_none() && self.exchange.disclosed(disclosure.request, disclosure.rows, bytes) {
+            self.client.push(&Cleared::disclosed(disclosure.frame));
+        }
+        self.settle();
+    }
+
+    /// Records how commands came out, once what they showed is counted.
+    fn settle(&mut self) {
+        while let Some(ended) = self.machine.ended().pop_front() {
+            self.exchange.ended(ended);
+        }
+    }
+
+    /// Tells the client why it ends, as far as it still listens.
+    async fn last_words(&mut self, reason: EndReason) {
+        for frame in self.machine.terminate(reason) {
+            self.exchange.relayed(Door::<C>::bytes(&frame));
+            self.client.push(&Cleared::ours(frame));
+        }
+        // A client that does not read has no claim to more than this.
+        let _ = timeout(LAST_WORDS, poll_fn(|cx| self.client.poll_flush(cx))).await;
+    }
+}

@@ -1,0 +1,94 @@
+//! What reaches a session from outside its own task: how far its records are durable, and that it must end.
+//!
+//! All of it is a few atomics and one waker, so that a group commit wakes a thousand sessions without a lock.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::Context;
+
+use futures_util::task::AtomicWaker;
+use gatebook_wire::protocol::EndReason;
+
+/// Counts a session's records, from 1: the number of the last one that must be durable. 0 is nothing.
+pub(crate) type Ticket = u64;
+
+/// The signals of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    written: AtomicU64,
+    durable: AtomicU64,
+    ending: AtomicU8,
+    activity: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const REASONS: [EndReason; 11] = [
+    EndReason::ClientLeft,
+    EndReason::UpstreamLeft,
+    EndReason::ClientViolation,
+    EndReason::UpstreamViolation,
+    EndReason::Revoked,
+    EndReason::Expired,
+    EndReason::PolicyChanged,
+    EndReason::Idle,
+    EndReason::LedgerUnavailable,
+    EndReason::RowLimit,
+    EndReason::Shutdown,
+];
+
+impl Signal {
+    /// Every record up to `ticket` is durable.
+    pub(crate) fn made_durable(&self, ticket: Ticket) {
+        self.durable.fetch_max(ticket, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Every record up to `ticket` is with the operating system.
+    pub(crate) fn made_written(&self, ticket: Ticket) {
+        self.written.fetch_max(ticket, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// How far the records are with the operating system, or durable.
+    pub(crate) fn written(&self) -> Ticket {
+        self.written.load(Ordering::Acquire).max(self.durable())
+    }
+
+    /// How far the records are durable.
+    pub(crate) fn durable(&self) -> Ticket {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The session must end. The first reason stands; tells whether this was it.
+    pub(crate) fn end(&self, reason: EndReason) -> bool {
+        let number = REASONS.iter().position(|known| *known == reason).map_or(1, |at| at as u8 + 1);
+        let first = self.ending.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        self.waker.wake();
+        first
+    }
+
+    /// Why the session must end, if it must.
+    pub(crate) fn ending(&self) -> Option<EndReason> {
+        let number = self.ending.load(Ordering::Acquire).checked_sub(1)?;
+        REASONS.get(usize::from(number)).copied()
+    }
+
+    /// Something passed.
+    pub(crate) fn active(&self) {
+        self.activity.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever something passed.
+    pub(crate) fn activity(&self) -> u64 {
+        self.activity.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the task of `cx` at the next change.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        self.waker.register(cx.waker());
+    }
+
+    /// Wakes the session's task.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+}
