@@ -232,7 +232,9 @@ impl App {
         let columns = layout::overlay_columns(self.size.0);
         match &self.overlay {
             Some(Overlay::Help) => self.overlay_page.lines = page::help(columns),
-            Some(Overlay::Verdict) => self.overlay_page.lines = page::verdict(&self.verdict, columns),
+            Some(Overlay::Verdict) => {
+                self.overlay_page.lines = page::verdict(&self.verdict, self.now.wall_ns, columns)
+            }
             Some(Overlay::Proof(seq, proof)) => {
                 self.overlay_page.lines = page::proof(*seq, proof.as_ref(), columns)
             }

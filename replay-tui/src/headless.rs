@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
@@ -35,7 +36,7 @@ pub enum HeadlessError {
 /// # Errors
 /// [`HeadlessError`].
 pub fn sessions(directory: &Path, pins: &Pins, json: bool) -> Result<u8, HeadlessError> {
-    let mut loader = Loader::open(directory)?;
+    let mut loader = Loader::open(directory, pins.clone())?;
     loader.read_all()?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     for row in loader.rows() {
@@ -54,7 +55,7 @@ pub fn sessions(directory: &Path, pins: &Pins, json: bool) -> Result<u8, Headles
 /// # Errors
 /// [`HeadlessError`].
 pub fn show(directory: &Path, session: SessionId, pins: &Pins, json: bool) -> Result<u8, HeadlessError> {
-    let mut loader = Loader::open(directory)?;
+    let mut loader = Loader::open(directory, pins.clone())?;
     loader.read_all()?;
     let (row, steps) = loader.session(session)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -75,7 +76,7 @@ pub fn show(directory: &Path, session: SessionId, pins: &Pins, json: bool) -> Re
 
 fn say_verdict(directory: &Path, pins: &Pins) -> u8 {
     let verdict = verify(directory, pins, &|_| {});
-    let sign = signs::verdict(&verdict);
+    let sign = signs::verdict(&verdict, now_ns());
     eprintln!("{} {}", sign.sign, text::exact(sign.words.as_bytes()));
     if let VerdictState::Done(done) = &verdict {
         for problem in &done.problems {
@@ -84,6 +85,11 @@ fn say_verdict(directory: &Path, pins: &Pins) -> u8 {
         }
     }
     exit_code(&verdict)
+}
+
+fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn session_line(row: &SessionRow) -> String {
@@ -217,6 +223,9 @@ struct Recorded<'a> {
     statement: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     statement_hex: Option<String>,
+    /// What an event that is no command has to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -260,7 +269,7 @@ impl<'a> StepLine<'a> {
             request: None,
             phase: None,
             decision: None,
-            statement: Recorded::of(words),
+            statement: Recorded::of(step, words),
             parameters: words.parameters.iter().map(ParameterLine::of).collect(),
             policies: &words.policies,
             facts: words.facts.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect(),
@@ -317,12 +326,17 @@ impl<'a> StepLine<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    fn of(words: &'a StepText) -> Self {
-        match std::str::from_utf8(&words.statement) {
-            _ if words.statement.is_empty() => Recorded { statement: None, statement_hex: None },
-            Ok(statement) => Recorded { statement: Some(statement), statement_hex: None },
-            Err(_) => Recorded { statement: None, statement_hex: Some(hex(&words.statement)) },
+    fn of(step: &Step, words: &'a StepText) -> Self {
+        let recorded = std::str::from_utf8(&words.statement);
+        let (mut statement, mut statement_hex, mut note) = (None, None, None);
+        match (&step.what, recorded) {
+            _ if words.missing.is_some() => {}
+            (What::Command { .. }, Ok(text)) => statement = Some(text),
+            (What::Command { .. }, Err(_)) => statement_hex = Some(hex(&words.statement)),
+            (What::Note(_), Ok(text)) => note = Some(text),
+            (What::Note(_) | What::Broken { .. }, _) => {}
         }
+        Recorded { statement, statement_hex, words: note }
     }
 }
 

@@ -16,10 +16,12 @@ use std::path::{Path, PathBuf};
 
 use gatebook_ledger::entry::{Entry, Kind};
 use gatebook_ledger::hash::{self, Committer};
-use gatebook_ledger::segment::{self, Frame, SegmentReader, Step as Stand};
+use gatebook_ledger::reader::segments;
+use gatebook_ledger::segment::{self, Frame, Record, SegmentReader, Step as Stand};
 use gatebook_ledger::storage::{Directory, Mode, Storage};
 
-use crate::message::{Message, Parameter, SessionId, SessionRow, Step, StepText, UnixNs, What, Wish};
+use crate::figures::{counted, grouped};
+use crate::message::{Message, Parameter, Proof, SessionId, SessionRow, Step, StepText, UnixNs, What, Wish};
 
 pub use judge::{Pins, exit_code, verify};
 use vocabulary::{Head, Words};
@@ -48,8 +50,11 @@ pub enum LoadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// There is no ledger in it.
-    #[error("{0} holds no ledger: it has no segments/00000000.seg")]
+    #[error("{0} holds no ledger: there is no segment in it")]
     NoLedger(PathBuf),
+    /// What was given as a verifier key is none.
+    #[error("{0} is neither a verifier key (name+id+key) nor a file that holds one")]
+    NoKey(String),
     /// There is no such session in it.
     #[error("there is no session {0} in this ledger")]
     NoSession(SessionId),
@@ -91,8 +96,9 @@ struct Known {
 /// The reader of one ledger.
 pub struct Loader {
     storage: Directory,
+    pins: Pins,
     reader: Option<SegmentReader>,
-    segment: u64,
+    segment: Option<u64>,
     /// The number of the next entry, as far as it is known.
     next_seq: u64,
     last_time_ns: UnixNs,
@@ -107,23 +113,20 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Opens a ledger's directory, or an export's.
+    /// Opens a ledger's directory, or an export's. What the auditor brought along is for proofs.
     ///
     /// # Errors
     /// [`LoadError`] where it cannot be read, or holds no ledger.
-    pub fn open(directory: &Path) -> Result<Self, LoadError> {
+    pub fn open(directory: &Path, pins: Pins) -> Result<Self, LoadError> {
         let storage = Directory::open(directory)?;
-        let reader = match storage.open(&segment::name(0), Mode::Read) {
-            Ok(file) => SegmentReader::new(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(LoadError::NoLedger(directory.to_owned()));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Loader {
+        if segments(&storage)?.is_empty() {
+            return Err(LoadError::NoLedger(directory.to_owned()));
+        }
+        let mut loader = Loader {
             storage,
-            reader: Some(reader),
-            segment: 0,
+            pins,
+            reader: None,
+            segment: None,
             next_seq: 0,
             last_time_ns: 0,
             stuck_at: None,
@@ -134,7 +137,9 @@ impl Loader {
             fetched: None,
             committer: Committer::new(),
             read_bytes: 0,
-        })
+        };
+        loader.next_segment()?;
+        Ok(loader)
     }
 
     /// Reads on for a while; says what there is to tell, and whether the end was reached.
@@ -146,7 +151,7 @@ impl Loader {
                 Ok(true) if self.read_bytes < until => {}
                 Ok(more) => break !more,
                 Err(error) => {
-                    messages.push(Message::Trouble(format!("segment {:08}: {error}", self.segment)));
+                    messages.push(Message::Trouble(format!("segment {}: {error}", self.at_segment())));
                     break true;
                 }
             }
@@ -214,7 +219,7 @@ impl Loader {
                 let index = self.find(&needle.to_lowercase(), *from, *backwards);
                 vec![Message::Found { session: *session, index }]
             }
-            Wish::Prove(seq) => vec![Message::Proof { seq: *seq, proof: judge::prove(&self.storage, *seq) }],
+            Wish::Prove(seq) => vec![Message::Proof { seq: *seq, proof: self.prove(*seq) }],
             // A session that was left meanwhile, and what is not the reader's to do.
             _ => Vec::new(),
         }
@@ -232,6 +237,10 @@ impl Loader {
         opened.filter_map(|file| file.length().ok()).sum()
     }
 
+    fn at_segment(&self) -> u64 {
+        self.segment.unwrap_or_default()
+    }
+
     /// Takes the next frame; false at the end of what is written.
     fn advance(&mut self) -> io::Result<bool> {
         let Some(mut reader) = self.reader.take() else { return self.next_segment() };
@@ -245,21 +254,21 @@ impl Loader {
 
     fn advance_in(&mut self, reader: &mut SegmentReader) -> io::Result<bool> {
         let before = reader.offset();
-        let stand = reader.step()?;
-        match stand {
+        match reader.step()? {
             Stand::Frame { offset, frame } => {
-                self.take_frame(&frame, FrameAt { segment: self.segment, offset });
+                self.take_frame(&frame, FrameAt { segment: self.at_segment(), offset });
                 self.stuck_at = None;
                 self.read_bytes += reader.offset() - before;
                 Ok(true)
             }
-            Stand::Footer { .. } | Stand::End { .. } => {
+            Stand::Footer { .. } => {
                 if self.next_segment()? {
                     return Ok(true);
                 }
                 reader.refresh()?;
                 Ok(false)
             }
+            Stand::End { offset } => self.pass_end(reader, offset),
             Stand::Damaged { offset, why, torn } => {
                 let why = why.to_string();
                 self.pass_damage(reader, offset, why, torn)
@@ -267,18 +276,41 @@ impl Loader {
         }
     }
 
+    /// At the end of what was written to a segment: of the last one, that is the end.
+    fn pass_end(&mut self, reader: &mut SegmentReader, offset: u64) -> io::Result<bool> {
+        let followed = self.following()?.is_some();
+        // A live writer may have sealed it since it was looked at.
+        reader.refresh()?;
+        if !followed {
+            return Ok(false);
+        }
+        if matches!(reader.step()?, Stand::End { .. }) {
+            self.report(offset, None, "the segment ends without its seal".to_owned());
+            return self.next_segment();
+        }
+        reader.seek(offset);
+        Ok(true)
+    }
+
+    /// The next segment that is there.
+    fn following(&self) -> io::Result<Option<u64>> {
+        let numbers = segments(&self.storage)?;
+        Ok(numbers.into_iter().find(|number| self.segment.is_none_or(|segment| *number > segment)))
+    }
+
     /// Goes to the next segment, where there is one.
     fn next_segment(&mut self) -> io::Result<bool> {
-        match self.storage.open(&segment::name(self.segment + 1), Mode::Read) {
-            Ok(file) => {
-                self.reader = Some(SegmentReader::new(file)?);
-                self.segment += 1;
-                self.stuck_at = None;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        let Some(number) = self.following()? else { return Ok(false) };
+        self.reader = Some(SegmentReader::new(self.storage.open(&segment::name(number), Mode::Read)?)?);
+        let expected = self.segment.map_or(0, |segment| segment + 1);
+        self.segment = Some(number);
+        self.stuck_at = None;
+        if number > expected {
+            let why =
+                format!("before it, {} missing", counted(number - expected, "segment is", "segments are"));
+            self.report(0, None, why);
         }
+        Ok(true)
     }
 
     fn pass_damage(
@@ -288,19 +320,17 @@ impl Loader {
         why: String,
         torn: bool,
     ) -> io::Result<bool> {
-        let behind = reader.find_next()?;
-        let later = self.has_segment(self.segment + 1)?;
-        if torn && !behind && !later {
+        let goes_on = reader.find_next()?;
+        if torn && !goes_on && self.following()?.is_none() {
             reader.seek(offset);
             reader.refresh()?;
             return Ok(false);
         }
-        let length = behind.then(|| reader.offset() - offset);
+        let length = goes_on.then(|| reader.offset() - offset);
         if self.stuck_at != Some(offset) {
-            let damage = Damage { seq: self.next_seq, segment: self.segment, offset, length, why };
-            self.take_damage(damage);
+            self.report(offset, length, why);
         }
-        if behind {
+        if goes_on {
             self.read_bytes += length.unwrap_or(0);
             return Ok(true);
         }
@@ -313,12 +343,9 @@ impl Loader {
         Ok(false)
     }
 
-    fn has_segment(&self, number: u64) -> io::Result<bool> {
-        match self.storage.open(&segment::name(number), Mode::Read) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn report(&mut self, offset: u64, length: Option<u64>, why: String) {
+        let damage = Damage { seq: self.next_seq, segment: self.at_segment(), offset, length, why };
+        self.take_damage(damage);
     }
 
     fn take_damage(&mut self, damage: Damage) {
@@ -444,11 +471,21 @@ impl Loader {
             if let Ok(outcome) = read {
                 text.answer = outcome.answer;
                 text.facts.extend(outcome.facts);
-                text.facts.push(("outcome is".to_owned(), format!("entry {}", crate::figures::grouped(seq))));
+                text.facts.push(("outcome is".to_owned(), format!("entry {}", grouped(seq))));
             }
         }
         self.committer = committer;
         text
+    }
+
+    fn prove(&mut self, seq: u64) -> Result<Proof, String> {
+        let open = self.open.as_ref().ok_or("no session is open")?;
+        let index =
+            open.steps.iter().position(|step| step.seq == seq).ok_or("the entry is not in this session")?;
+        let at = open.places[index].entry.ok_or("what stands here cannot be read")?;
+        let leaf = self.with_frame(at, |frame| record_of(frame, seq).map(|record| hash::leaf(record.entry)));
+        let leaf = leaf.map_err(|error| error.to_string())?.ok_or("the entry is not in its frame")?;
+        judge::prove(&self.storage, &self.pins, seq, leaf)
     }
 
     fn find(&mut self, needle: &str, from: usize, backwards: bool) -> Option<usize> {
@@ -470,9 +507,13 @@ fn missing(session: SessionId, expected: u64, found: u64) -> u64 {
     if session == 0 { 0 } else { found.saturating_sub(expected) }
 }
 
+fn record_of<'a>(frame: &Frame<'a>, seq: u64) -> Option<Record<'a>> {
+    let index = usize::try_from(seq.checked_sub(frame.header.first_seq)?).ok()?;
+    frame.records().nth(index)
+}
+
 fn words_in(frame: &Frame<'_>, seq: u64, at: FrameAt, sizes: &Sizes, committer: &mut Committer) -> StepText {
-    let index = usize::try_from(seq.saturating_sub(frame.header.first_seq)).unwrap_or(usize::MAX);
-    let Some(record) = frame.records().nth(index) else {
+    let Some(record) = record_of(frame, seq) else {
         return StepText { missing: Some("the entry is not in its frame".to_owned()), ..StepText::default() };
     };
     let Ok(entry) = Entry::decode(record.entry) else {
@@ -629,11 +670,7 @@ impl Open {
     fn push_lost(&mut self, lost: u64, before_seq: u64, at_ns: UnixNs, damages: &[Damage]) {
         let after_seq = self.steps.last().map_or(0, |step| step.seq);
         let found = damages.iter().rev().find(|damage| damage.seq > after_seq && damage.seq < before_seq);
-        let entries = crate::figures::counted(
-            lost,
-            "entry of this session is lost",
-            "entries of this session are lost",
-        );
+        let entries = counted(lost, "entry of this session is lost", "entries of this session are lost");
         let damage = match found {
             Some(damage) => Damage { why: format!("{entries}: {}", damage.why), ..damage.clone() },
             None => Damage { seq: after_seq + 1, segment: 0, offset: 0, length: None, why: entries },

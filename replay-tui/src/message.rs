@@ -342,8 +342,8 @@ pub struct Verdict {
     pub entries: u64,
     /// How many of them an anchor covers.
     pub anchored_entries: Option<u64>,
-    /// How old the newest anchor was when the verification ended.
-    pub anchor_age_s: Option<u64>,
+    /// When the newest anchor was signed, as the ledger's clock said.
+    pub anchored_at_ns: Option<UnixNs>,
     /// Whether the auditor pinned the log's key.
     pub key_pinned: bool,
     /// What is wrong, in the order of the ledger.

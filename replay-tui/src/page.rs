@@ -5,7 +5,7 @@
 use crate::app::moved;
 use crate::figures;
 use crate::keys::{BINDINGS, Key, Place};
-use crate::message::{Problem, Proof, Step, StepText, VerdictState, What};
+use crate::message::{Problem, Proof, Step, StepText, UnixNs, VerdictState, What};
 use crate::parameter;
 use crate::signs::{self, Tone};
 use crate::text::{self, Shown};
@@ -161,9 +161,9 @@ pub fn step(step: &Step, text: &StepText, problem: Option<&Problem>, columns: us
 
 /// What the verifier found.
 #[must_use]
-pub fn verdict(state: &VerdictState, columns: usize) -> Vec<Line> {
+pub fn verdict(state: &VerdictState, now_ns: UnixNs, columns: usize) -> Vec<Line> {
     let mut page = Writer::new(columns);
-    let sign = signs::verdict(state);
+    let sign = signs::verdict(state, now_ns);
     page.write("verdict", format!("{} {}", sign.sign, sign.words), sign.tone);
     match state {
         VerdictState::Unreadable(why) => page.write("because", why, Tone::Bad),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::message::UnixNs;
 
 /// A silence this long is drawn together.
-pub const IDLE_MAX_NS: u64 = 5_000_000_000;
+pub const IDLE_MAX_NS: u64 = 10_000_000_000;
 /// What it plays as.
 pub const IDLE_PLAYED_NS: u64 = 1_000_000_000;
 
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_went_back_breaks_nothing() {
-        let back = schedule(&[10 * S, 2 * S, 11 * S]);
-        assert_eq!(back.length_ns(), 2 * S, "eight seconds of silence play as one");
+        let back = schedule(&[18 * S, 2 * S, 19 * S]);
+        assert_eq!(back.length_ns(), 2 * S, "sixteen seconds of silence play as one");
         let extreme = Schedule::new(vec![(0, Some(0)), (u64::MAX, Some(1)), (0, Some(2))]);
         assert_eq!(extreme.length_ns(), IDLE_PLAYED_NS);
     }

@@ -37,7 +37,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] where the ledger cannot be read, or the terminal fails.
 pub fn run(directory: PathBuf, pins: Pins, session: Option<SessionId>) -> Result<(), RunError> {
-    let loader = Loader::open(&directory)?;
+    let loader = Loader::open(&directory, pins.clone())?;
     let began = Instant::now();
     let now = || Now {
         wall_ns: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanoseconds),

@@ -3,7 +3,7 @@
 //! Signs and words carry the whole meaning; a tone only repeats it for those who see colours.
 
 use crate::figures;
-use crate::message::{Decision, Ending, Note, Outcome, Standing, Verdict, VerdictState, What};
+use crate::message::{Decision, Ending, Note, Outcome, Standing, UnixNs, Verdict, VerdictState, What};
 
 /// What a colour would say, one thing each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,9 +87,9 @@ pub fn standing(standing: Standing) -> Sign {
     }
 }
 
-/// The verdict and how far it reaches, for the top of the screen.
+/// The verdict and how far it reaches, for the top of the screen; `now_ns` is what an anchor's age counts to.
 #[must_use]
-pub fn verdict(state: &VerdictState) -> Sign {
+pub fn verdict(state: &VerdictState, now_ns: UnixNs) -> Sign {
     match state {
         VerdictState::Waiting => sign('⋯', "not verified yet", Tone::Doubt),
         VerdictState::Running { share } => {
@@ -100,7 +100,7 @@ pub fn verdict(state: &VerdictState) -> Sign {
         VerdictState::Done(done) => match done.standing {
             Standing::Anchored => {
                 let reach = format!("verified to {}", figures::grouped(done.entries));
-                sign('✔', format!("{reach} · {}", anchor(done)), Tone::Good)
+                sign('✔', format!("{reach} · {}", anchor(done, now_ns)), Tone::Good)
             }
             Standing::NotAnchored => {
                 let reach = format!("verified to {}", figures::grouped(done.entries));
@@ -119,10 +119,7 @@ pub fn verdict(state: &VerdictState) -> Sign {
     }
 }
 
-fn anchor(done: &Verdict) -> String {
-    match (done.anchor_age_s, done.anchored_entries) {
-        (Some(age_s), _) => format!("anchored {} ago", figures::age(age_s)),
-        (None, Some(entries)) => format!("anchored to {}", figures::grouped(entries)),
-        (None, None) => "anchored".to_owned(),
-    }
+fn anchor(done: &Verdict, now_ns: UnixNs) -> String {
+    let age_s = done.anchored_at_ns.map(|at_ns| now_ns.saturating_sub(at_ns) / 1_000_000_000);
+    age_s.map_or_else(|| "anchored".to_owned(), |age_s| format!("anchored {} ago", figures::age(age_s)))
 }

@@ -23,8 +23,19 @@ const MORE: &str = "…";
 pub struct Piece {
     /// The text; each of its characters fills one or two columns by itself.
     pub text: String,
-    /// Whether it stands for what was recorded (an escape, a line feed, a cut) instead of being it.
-    pub mark: bool,
+    /// Whether it is what was recorded.
+    pub kind: PieceKind,
+}
+
+/// What a run of text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PieceKind {
+    /// What was recorded.
+    Recorded,
+    /// It stands for what was recorded and cannot be shown: an escape, a line feed, a tab.
+    Spelled,
+    /// It stands for all that did not fit.
+    Cut,
 }
 
 /// Text that is safe to write to a terminal, on one line.
@@ -37,10 +48,10 @@ pub struct Shown {
 }
 
 impl Shown {
-    fn push(&mut self, text: &str, mark: bool, columns: usize) {
+    fn push(&mut self, text: &str, kind: PieceKind, columns: usize) {
         match self.pieces.last_mut() {
-            Some(last) if last.mark == mark => last.text.push_str(text),
-            _ => self.pieces.push(Piece { text: text.to_owned(), mark }),
+            Some(last) if last.kind == kind => last.text.push_str(text),
+            _ => self.pieces.push(Piece { text: text.to_owned(), kind }),
         }
         self.columns += columns;
     }
@@ -74,10 +85,12 @@ impl Unit {
 
     fn push_to(&self, shown: &mut Shown) {
         match self {
-            Unit::Glyph(glyph, columns) => shown.push(glyph.encode_utf8(&mut [0; 4]), false, *columns),
-            Unit::LineFeed => shown.push(LINE_FEED, true, 1),
-            Unit::Tab => shown.push(TAB, true, 1),
-            Unit::Spelled(name) => shown.push(&format!("‹{name}›"), true, name.len() + 2),
+            Unit::Glyph(glyph, columns) => {
+                shown.push(glyph.encode_utf8(&mut [0; 4]), PieceKind::Recorded, *columns)
+            }
+            Unit::LineFeed => shown.push(LINE_FEED, PieceKind::Spelled, 1),
+            Unit::Tab => shown.push(TAB, PieceKind::Spelled, 1),
+            Unit::Spelled(name) => shown.push(&format!("‹{name}›"), PieceKind::Spelled, name.len() + 2),
         }
     }
 }
@@ -106,7 +119,7 @@ pub fn summary(recorded: &[u8], columns_max: usize) -> Shown {
             }
             let mut cut = shown(&line);
             if columns_max > 0 {
-                cut.push(MORE, true, 1);
+                cut.push(MORE, PieceKind::Cut, 1);
             }
             return cut;
         }

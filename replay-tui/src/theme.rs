@@ -60,7 +60,7 @@ impl Theme {
     #[must_use]
     pub fn marker(self, listens: bool) -> Style {
         match (listens, self.colour) {
-            (true, true) => Style::new().fg(Color::Blue).add_modifier(Modifier::BOLD),
+            (true, true) => Style::new().fg(Color::LightBlue).add_modifier(Modifier::BOLD),
             (true, false) => Style::new().add_modifier(Modifier::BOLD),
             (false, _) => self.style(Tone::Faint),
         }

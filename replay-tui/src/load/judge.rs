@@ -1,15 +1,32 @@
-//! The verifier's words in the app's, and proofs of single entries.
+//! The verifier's words in the app's, and the proof of a single entry.
+//!
+//! A proof here is made from what lies in the directory, and then checked like a stranger's: the path from the
+//! entry's bytes must lead to the root of a checkpoint that the ledger's keys signed.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use gatebook_ledger::storage::Directory;
+use gatebook_ledger::checkpoint::{NOTE_BYTES_MAX, Note, Vkey};
+use gatebook_ledger::hash::{Digest, node};
+use gatebook_ledger::merkle::{TILE_WIDTH, root_from_inclusion, root_of, tile_path};
+use gatebook_ledger::reader;
+use gatebook_ledger::storage::{self, Directory};
+use gatebook_ledger::verify::{self, Options, Progress, Report};
 
 use super::LoadError;
-use crate::message::{Proof, Standing, VerdictState};
+use crate::figures::{counted, grouped};
+use crate::message::{Problem, Proof, Standing, Verdict, VerdictState};
+
+const CHECKPOINT: &str = "checkpoint";
+const KEY_FILE_BYTES_MAX: u64 = 4_096;
+const HASH_BYTES: usize = 32;
 
 /// What the auditor brings along: a key, and checkpoints kept elsewhere.
 #[derive(Debug, Clone, Default)]
 pub struct Pins {
+    key: Option<Vkey>,
     checkpoints: Vec<PathBuf>,
 }
 
@@ -18,9 +35,39 @@ impl Pins {
     ///
     /// # Errors
     /// Of the files, or where the key is none.
-    pub fn read(_key: Option<&str>, checkpoints: &[PathBuf]) -> Result<Self, LoadError> {
-        Ok(Pins { checkpoints: checkpoints.to_vec() })
+    pub fn read(key: Option<&str>, checkpoints: &[PathBuf]) -> Result<Self, LoadError> {
+        let pins = Pins { key: key.map(read_key).transpose()?, checkpoints: checkpoints.to_vec() };
+        // Files that are not there are the auditor's mistake, and said at once.
+        pins.checkpoint_bytes()?;
+        Ok(pins)
     }
+
+    /// Checkpoints kept elsewhere grow with the ledger, so they are read each time.
+    fn checkpoint_bytes(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+        self.checkpoints
+            .iter()
+            .map(|path| Ok((path.display().to_string(), read_bounded(path, NOTE_BYTES_MAX as u64)?)))
+            .collect()
+    }
+}
+
+fn read_key(key: &str) -> Result<Vkey, LoadError> {
+    if let Ok(key) = Vkey::from_str(key.trim()) {
+        return Ok(key);
+    }
+    let bytes = read_bounded(Path::new(key), KEY_FILE_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    Vkey::from_str(text.trim()).map_err(|_| LoadError::NoKey(key.to_owned()))
+}
+
+fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let length = fs::metadata(path).map_err(named)?.len();
+    if length > bytes_max {
+        let error = io::Error::new(io::ErrorKind::InvalidData, format!("longer than {bytes_max} bytes"));
+        return Err(named(error));
+    }
+    fs::read(path).map_err(named)
 }
 
 /// The exit code of a verdict, as `gatebook-ledger verify` ends.
@@ -33,15 +80,169 @@ pub fn exit_code(verdict: &VerdictState) -> u8 {
             Standing::Incomplete => 2,
             Standing::NotAnchored => 4,
         },
-        _ => 3,
+        VerdictState::Waiting | VerdictState::Running { .. } | VerdictState::Unreadable(_) => 3,
     }
 }
 
-/// Verifies a ledger from its first byte.
-pub fn verify(_directory: &Path, _pins: &Pins, _progress: &dyn Fn(f64)) -> VerdictState {
-    VerdictState::Waiting
+/// Verifies a ledger from its first byte; tells on the way how much of it is checked, from 0 to 1.
+pub fn verify(directory: &Path, pins: &Pins, progress: &(dyn Fn(f64) + Sync)) -> VerdictState {
+    let verified = Directory::open(directory).and_then(|storage| {
+        let options = Options { key: pins.key.clone(), checkpoints: pins.checkpoint_bytes()?, threads: 0 };
+        verify::verify(&storage, &options, &|at: Progress| progress(share(at)))
+    });
+    match verified {
+        Ok(report) => VerdictState::Done(verdict(report)),
+        Err(error) => VerdictState::Unreadable(error.to_string()),
+    }
 }
 
-pub(super) fn prove(_storage: &Directory, _seq: u64) -> Result<Proof, String> {
-    Err(String::new())
+fn share(at: Progress) -> f64 {
+    let parts = u128::from(at.bytes) * 10_000 / u128::from(at.bytes_total.max(1));
+    f64::from(u32::try_from(parts).unwrap_or(10_000)) / 10_000.0
+}
+
+fn verdict(report: Report) -> Verdict {
+    let standing = match report.verdict {
+        verify::Verdict::Verified => Standing::Anchored,
+        verify::Verdict::Unanchored => Standing::NotAnchored,
+        verify::Verdict::Incomplete => Standing::Incomplete,
+        verify::Verdict::Tampered => Standing::Tampered,
+    };
+    let mut remarks = vec![format!(
+        "{} in {}, {}, {}, {} open",
+        counted(report.entries, "entry", "entries"),
+        counted(report.segments, "segment", "segments"),
+        counted(report.frames, "frame", "frames"),
+        counted(report.sessions, "session", "sessions"),
+        grouped(report.sessions_open),
+    )];
+    if let Some(key) = &report.key {
+        let pinned = if report.key_pinned { "pinned by you" } else { "not pinned" };
+        remarks.push(format!("log key, {pinned}: {key}"));
+    }
+    if let Some(anchor) = &report.anchor {
+        let newer = counted(report.entries_after_anchor, "entry is newer", "entries are newer");
+        remarks.push(format!("anchored by {} to {}; {newer}", anchor.source, grouped(anchor.size)));
+    }
+    remarks.extend(report.notes);
+    Verdict {
+        standing,
+        entries: report.entries,
+        anchored_entries: report.anchor.as_ref().map(|anchor| anchor.size),
+        anchored_at_ns: report.anchor.as_ref().map(|anchor| anchor.time_ns),
+        key_pinned: report.key_pinned,
+        problems: report.problems.into_iter().map(problem).collect(),
+        problems_count: report.problem_count,
+        remarks,
+    }
+}
+
+fn problem(problem: verify::Problem) -> Problem {
+    let last = problem.entry_last.or(problem.entry);
+    let place = match (&problem.file, problem.offset) {
+        (Some(file), Some(offset)) => format!("{file} at byte {}", grouped(offset)),
+        (Some(file), None) => file.clone(),
+        (None, _) => "ledger".to_owned(),
+    };
+    Problem {
+        seqs: problem.entry.zip(last).map(|(first, last)| first..last.saturating_add(1)),
+        place,
+        why: problem.what,
+    }
+}
+
+/// Proves that an entry with this leaf hash stands in the ledger at its number.
+///
+/// # Errors
+/// Why there is no proof, in words.
+pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) -> Result<Proof, String> {
+    let words = |error: io::Error| error.to_string();
+    let manifest = reader::manifest(storage).map_err(words)?;
+    let note = storage::read(storage, CHECKPOINT, NOTE_BYTES_MAX).map_err(words)?;
+    let note = Note::parse(&note).map_err(|error| format!("the checkpoint: {error}"))?;
+    let checkpoint =
+        note.verify(&manifest.checkpoint_keys()).map_err(|error| format!("the checkpoint: {error}"))?;
+    if seq >= checkpoint.size {
+        return Err(format!(
+            "newer than the checkpoint, which covers {}; the next one will cover it",
+            counted(checkpoint.size, "entry", "entries")
+        ));
+    }
+    let path = Tiles { storage, size: checkpoint.size }.inclusion(seq).map_err(words)?;
+    let root = root_from_inclusion(seq, checkpoint.size, leaf, &path);
+    let pinned = match &pins.key {
+        None => "signed by the ledger's own keys; none is pinned",
+        Some(key) if *key == manifest.vkey() => "signed by the key that you pinned",
+        Some(_) => return Err("the key that you pinned is not this ledger's".to_owned()),
+    };
+    let mut facts = vec![("leaf".to_owned(), leaf.to_string())];
+    for (height, hash) in path.iter().enumerate() {
+        let name = if height == 0 { "path" } else { "" };
+        facts.push((name.to_owned(), hash.to_string()));
+    }
+    let bytes = counted((path.len() * HASH_BYTES) as u64, "byte", "bytes");
+    facts.push(("in short".to_owned(), format!("{}, {bytes}", counted(path.len() as u64, "hash", "hashes"))));
+    facts.push(("root".to_owned(), checkpoint.root.to_string()));
+    facts.push(("checkpoint".to_owned(), format!("{} · {}", grouped(checkpoint.size), checkpoint.origin)));
+    facts.push(("signature".to_owned(), pinned.to_owned()));
+    Ok(Proof { facts, holds: root == Some(checkpoint.root) })
+}
+
+/// The hash tiles of C2SP tlog-tiles for a tree of one size.
+struct Tiles<'a> {
+    storage: &'a Directory,
+    size: u64,
+}
+
+impl Tiles<'_> {
+    /// The inclusion proof of RFC 6962, section 2.1.1, from the leaf upwards.
+    fn inclusion(&self, seq: u64) -> io::Result<Vec<Digest>> {
+        let (mut begin, mut size) = (0, self.size);
+        let mut path = Vec::new();
+        while size > 1 {
+            let left = size.next_power_of_two() / 2;
+            if seq - begin < left {
+                path.push(self.root(begin + left, size - left)?);
+                size = left;
+            } else {
+                path.push(self.root(begin, left)?);
+                (begin, size) = (begin + left, size - left);
+            }
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// The root over `size` leaves from `begin`, which is a multiple of the next power of two.
+    fn root(&self, begin: u64, size: u64) -> io::Result<Digest> {
+        if size.is_power_of_two() {
+            return self.perfect(begin, size.trailing_zeros());
+        }
+        let left = size.next_power_of_two() / 2;
+        Ok(node(&self.root(begin, left)?, &self.root(begin + left, size - left)?))
+    }
+
+    /// The root of a perfect subtree: hashes of one tile, or one of its hashes.
+    fn perfect(&self, begin: u64, height: u32) -> io::Result<Digest> {
+        let level = height / 8;
+        let count = 1_usize << (height % 8);
+        let first = begin >> (8 * level);
+        let width = TILE_WIDTH as u64;
+        let index = first / width;
+        let hashes = (self.size >> (8 * level)) - index * width;
+        let stored = usize::try_from(hashes.min(width)).unwrap_or(TILE_WIDTH);
+        let name = tile_path(&level.to_string(), index, stored);
+        let bytes = storage::read(self.storage, &name, TILE_WIDTH * HASH_BYTES)?;
+        let at = usize::try_from(first % width).unwrap_or(TILE_WIDTH);
+        let digests: Vec<Digest> = bytes
+            .chunks_exact(HASH_BYTES)
+            .skip(at)
+            .take(count)
+            .filter_map(|hash| hash.try_into().ok().map(Digest))
+            .collect();
+        if digests.len() < count {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} is too short")));
+        }
+        Ok(root_of(&digests))
+    }
 }

@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use crate::app::App;
 use crate::layout::{self, Focus};
 use crate::signs::{self, Tone};
-use crate::text::{self, Shown};
+use crate::text::{self, PieceKind, Shown};
 use crate::theme::Theme;
 
 /// Draws the whole screen.
@@ -53,7 +53,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: Theme) {
 }
 
 fn too_small(canvas: &mut Canvas<'_>, app: &App) {
-    let verdict = signs::verdict(&app.verdict);
+    let verdict = signs::verdict(&app.verdict, app.now.wall_ns);
     let words = format!("{} {}", verdict.sign, verdict.words);
     let style = canvas.theme.style(verdict.tone);
     let columns = usize::from(canvas.columns);
@@ -151,7 +151,12 @@ impl Row {
 
     fn push_shown(&mut self, shown: &Shown, style: Style, theme: Theme) -> &mut Self {
         for piece in &shown.pieces {
-            self.push(piece.text.clone(), if piece.mark { style.patch(theme.mark()) } else { style });
+            let style = match piece.kind {
+                PieceKind::Recorded => style,
+                PieceKind::Spelled => style.patch(theme.mark()),
+                PieceKind::Cut => faint(theme),
+            };
+            self.push(piece.text.clone(), style);
         }
         self
     }

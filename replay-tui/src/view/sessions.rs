@@ -35,7 +35,7 @@ impl Columns {
         };
         match inner {
             0..64 => (columns.refused, columns.ended) = (0, 0),
-            64..90 => {}
+            64..90 => columns.refused = 4,
             _ => columns.through = (inner - 64) / 4,
         }
         let fixed = columns.started + columns.through + columns.commands + columns.refused + columns.ended;
@@ -85,7 +85,8 @@ fn heading(canvas: &mut Canvas<'_>, app: &App, columns: &Columns, y: u16) {
         ("resource", Some(Sort::Resource)),
         ("through", None),
         ("cmds", Some(Sort::Commands)),
-        ("refused", Some(Sort::Refused)),
+        // Where there is little room, the sign that refused steps have.
+        (if columns.refused < 7 { "✘" } else { "refused" }, Some(Sort::Refused)),
         ("ended", Some(Sort::Ended)),
     ];
     let mut row = Row::default();

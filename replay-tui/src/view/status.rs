@@ -16,7 +16,7 @@ use crate::theme::Theme;
 /// The top of the frame: the ledger's name and the verdict.
 pub(super) fn top(canvas: &mut Canvas<'_>, app: &App) {
     let theme = canvas.theme;
-    let verdict = signs::verdict(&app.verdict);
+    let verdict = signs::verdict(&app.verdict, app.now.wall_ns);
     let mut left = Row::default();
     left.push("Gatebook replay", theme.style(Tone::Strong)).push("  ", Style::new());
     left.push_shown(&text::summary(app.ledger.as_bytes(), 60), faint(theme), theme);

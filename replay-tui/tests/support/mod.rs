@@ -307,7 +307,7 @@ pub fn anchored() -> VerdictState {
         standing: Standing::Anchored,
         entries: 1_204_903,
         anchored_entries: Some(1_204_881),
-        anchor_age_s: Some(12),
+        anchored_at_ns: Some(START_NS + 3_588 * S),
         key_pinned: true,
         remarks: vec!["19 segments, 8 412 sessions, 0 gaps".into(), "not checked: no witness".into()],
         ..Verdict::default()
