@@ -27,7 +27,7 @@ pub const FRAME_PAYLOADS_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const FOOTER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The length of a frame's header.
-pub const FRAME_HEADER_BYTES: usize = 72;
+pub const FRAME_HEADER_BYTES: usize = 76;
 /// The length of what follows a frame's entries and lengths: chain, signature, checksum.
 pub const FRAME_TRAILER_BYTES: usize = 100;
 
@@ -139,12 +139,18 @@ impl FrameHeader {
         bytes[24..32].copy_from_slice(&self.first_seq.to_be_bytes());
         bytes[32..40].copy_from_slice(&self.durable.to_be_bytes());
         bytes[40..72].copy_from_slice(&self.chain_in.0);
+        let sum = crc32c::crc32c(&bytes[..72]);
+        bytes[72..].copy_from_slice(&sum.to_be_bytes());
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Result<FrameHeader, Malformed> {
         if bytes.len() < FRAME_HEADER_BYTES || &bytes[..8] != FRAME_MAGIC {
             return Err(Malformed("no frame begins here"));
+        }
+        // Checked for itself: whether a frame is torn is told by its length, which must then be believed.
+        if crc32c::crc32c(&bytes[..72]).to_be_bytes() != bytes[72..76] {
+            return Err(Malformed("frame header does not match its checksum"));
         }
         let header = FrameHeader {
             entries_length: u32::from_be_bytes(array(&bytes[8..12])),

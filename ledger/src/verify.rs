@@ -27,6 +27,8 @@ use crate::writer::CHECKPOINT;
 /// So many problems are told; more are only counted.
 const PROBLEMS_MAX: usize = 200;
 
+const PAYLOAD_DIFFERS: &str = "payload is not the one that its entry commits to";
+
 /// What the auditor brings.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -484,8 +486,16 @@ impl Bench<'_> {
                         (part.first_seq, part.next_seq) = (frame.header.first_seq, frame.header.first_seq);
                         known = true;
                     }
+                    let problems = part.findings.problems.len();
                     part.frame(self, offset, &frame, &mut committer);
                     let entries = u64::from(frame.header.count);
+                    let content_end = offset + frame.header.length() as u64;
+                    if is_last
+                        && part.findings.problems.len() > problems
+                        && reader.data_end(offset)? + 16 <= content_end
+                    {
+                        part.unfinished_payloads(self.live, problems);
+                    }
                     let now = reader.offset();
                     meter.add(now - seen, entries);
                     seen = now;
@@ -566,6 +576,17 @@ impl Part {
         }
     }
 
+    /// The last frame's payloads stand at its end, so a torn write may have lost only them.
+    fn unfinished_payloads(&mut self, live: bool, since: usize) {
+        for problem in &mut self.findings.problems[since..] {
+            problem.missing |= problem.what == PAYLOAD_DIFFERS;
+        }
+        if live {
+            self.findings.problems.retain(|problem| !problem.missing);
+            self.findings.notes.push("payloads at the end are being written".to_owned());
+        }
+    }
+
     /// Says what is damaged as exactly as can be: a frame's own words, then the published tiles, tell which entry.
     fn damaged(
         &mut self,
@@ -612,7 +633,7 @@ impl Part {
                 }
             };
             if !record.payload_matches(&entry, committer) {
-                self.problem(offset, Some(self.next_seq), "payload is not the one that its entry commits to");
+                self.problem(offset, Some(self.next_seq), PAYLOAD_DIFFERS);
             }
             self.entry(bench, offset, &entry, frame);
         }

@@ -2,80 +2,24 @@
 
 use std::sync::Arc;
 
-use gatebook_ledger::hash::SALT_BYTES;
 use gatebook_ledger::storage::Crash;
-use gatebook_ledger::{Draft, Kind, Limits, Memory, MemoryKeys, OpenError, Origin, Salts, Writer};
+use gatebook_ledger::{Draft, Kind, Memory, MemoryKeys, OpenError, Origin, Writer};
 
-struct CountedSalts(u128);
+use common::{CountedSalts, EVENT, create, fill, keys, limits, open, stage};
 
-impl Salts for CountedSalts {
-    fn next(&mut self) -> std::io::Result<[u8; SALT_BYTES]> {
-        self.0 += 1;
-        Ok(self.0.to_be_bytes())
-    }
-}
-
-fn keys() -> Box<MemoryKeys> {
-    Box::new(MemoryKeys::new(Some(&[1; 32]), &[2; 32], &[3; 32]))
-}
-
-fn limits() -> Limits {
-    Limits {
-        segment_bytes: 32 * 1024,
-        fill_bytes: 16 * 1024,
-        frame_entries_bytes_max: 600,
-        ..Limits::default()
-    }
-}
-
-fn create(storage: &Memory) -> Writer {
-    let origin = Origin::new("test.example/ledger").unwrap();
-    Writer::create(Arc::new(storage.clone()), &origin, keys(), Box::new(CountedSalts(0)), limits(), 1)
-        .unwrap()
-}
-
-fn open(storage: &Memory) -> Result<(Writer, gatebook_ledger::Recovery), OpenError> {
-    Writer::open(Arc::new(storage.clone()), keys(), Box::new(CountedSalts(1 << 64)), limits(), 2)
-}
-
-fn stage(writer: &mut Writer, kind: Kind, session: u64, payload: &[u8]) -> u64 {
-    writer.stage(&Draft { kind, time_ns: 5, session, body: br#"{"n":1}"#, payload }).unwrap()
-}
-
-const EVENT: Kind = Kind(256);
-
-/// Two sessions over several segments, one left open.
-fn fill(writer: &mut Writer, rounds: u64) {
-    let session = writer.next_session();
-    stage(writer, Kind::SESSION_OPENED, session, b"who");
-    for round in 0..rounds {
-        stage(writer, EVENT, session, &[b'x'; 100]);
-        stage(writer, EVENT, 0, b"");
-        if round % 3 == 0 {
-            writer.write().unwrap();
-            writer.sync().unwrap();
-        }
-        if round % 7 == 6 {
-            writer.publish(9).unwrap();
-        }
-    }
-    stage(writer, Kind::SESSION_CLOSED, session, b"");
-    let session = writer.next_session();
-    stage(writer, Kind::SESSION_OPENED, session, b"who");
-    writer.write().unwrap();
-    writer.sync().unwrap();
-}
+#[allow(dead_code, reason = "each test program uses its part")]
+mod common;
 
 #[test]
 fn a_ledger_goes_on_where_it_ended() {
     let storage = Memory::new();
     let mut writer = create(&storage);
-    fill(&mut writer, 40);
+    fill(&storage, &mut writer, 40);
     let entries = writer.next_seq();
     drop(writer);
     let (mut writer, recovery) = open(&storage).unwrap();
     assert_eq!((recovery.entries, recovery.cut, recovery.open_sessions), (entries, None, vec![2]));
-    fill(&mut writer, 40);
+    fill(&storage, &mut writer, 40);
     writer.close(9).unwrap();
     assert!(storage.names().iter().filter(|name| name.starts_with("segments/")).count() > 3);
     let (writer, recovery) = open(&storage).unwrap();
@@ -87,7 +31,7 @@ fn a_ledger_goes_on_where_it_ended() {
 fn a_crash_loses_nothing_that_was_acknowledged_wherever_it_tears_the_last_write() {
     let storage = Memory::new();
     let mut writer = create(&storage);
-    fill(&mut writer, 1);
+    fill(&storage, &mut writer, 1);
     let acknowledged = writer.durable();
     for n in 0..9 {
         stage(&mut writer, EVENT, 2, &vec![b'y'; 10 + 100 * n]);
@@ -169,7 +113,7 @@ fn whichever_storage_call_fails_what_was_acknowledged_stays() {
 fn damage_that_no_crash_explains_stops_recovery_and_changes_nothing() {
     let storage = Memory::new();
     let mut writer = create(&storage);
-    fill(&mut writer, 5);
+    fill(&storage, &mut writer, 5);
     drop(writer);
     let last = "segments/00000000.seg";
     let good = storage.bytes(last).unwrap();

@@ -1,0 +1,228 @@
+//! The verifier, judged by what it says of ledgers that were tampered with.
+
+use gatebook_ledger::storage::Crash;
+use gatebook_ledger::verify::{Options, Verdict};
+use gatebook_ledger::{Kind, Memory, Storage, export};
+
+use common::{EVENT, create, fill, judge, open, pinned, publish, stage};
+
+#[allow(dead_code, reason = "each test program uses its part")]
+mod common;
+
+/// A closed ledger of several segments.
+fn written(rounds: u64) -> Memory {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, rounds);
+    writer.close(9).unwrap();
+    storage
+}
+
+fn copy(storage: &Memory) -> Memory {
+    storage.crash(Crash::LosesNothing)
+}
+
+#[test]
+fn a_good_ledger_is_verified_only_under_a_pinned_key_and_an_anchor() {
+    let storage = written(40);
+    let report = judge(&storage, &pinned(&storage));
+    assert_eq!((report.verdict, report.problems.as_slice()), (Verdict::Verified, &[][..]));
+    assert!(report.segments > 2 && report.key_pinned && report.entries_after_anchor == 0);
+    assert_eq!((report.sessions, report.sessions_open), (2, 1));
+    let pins = pinned(&storage);
+    let no_key = Options { key: None, ..pins.clone() };
+    assert_eq!(judge(&storage, &no_key).verdict, Verdict::Unanchored);
+    let no_anchor = Options { checkpoints: Vec::new(), ..pins };
+    assert_eq!(judge(&storage, &no_anchor).verdict, Verdict::Unanchored);
+}
+
+#[test]
+fn another_pinned_key_or_a_foreign_checkpoint_is_no_approval() {
+    let storage = written(3);
+    let mut pins = pinned(&storage);
+    pins.key = Some("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW".parse().unwrap());
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+    let mut pins = pinned(&storage);
+    pins.checkpoints[0].1[25] ^= 1;
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    let storage = written(1);
+    let pins = pinned(&storage);
+    let files: Vec<String> =
+        storage.names().into_iter().filter(|name| !name.contains("quarantine")).collect();
+    assert!(files.iter().any(|name| name.starts_with("tile/")) && files.len() >= 5, "{files:?}");
+    for name in files {
+        let good = storage.bytes(&name).unwrap();
+        // Of the padding, every 13th byte is tried.
+        for at in (0..good.len()).filter(|at| good[*at] != 0 || at % 13 == 0) {
+            let changed = copy(&storage);
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x41;
+            changed.set_bytes(&name, &bytes);
+            for options in [&pins, &Options::default()] {
+                let report = judge(&changed, options);
+                assert_eq!(report.verdict, Verdict::Tampered, "{name}, byte {at}: {:?}", report.problems);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_is_told_by_its_entry() {
+    let storage = written(40);
+    let segment = "segments/00000000.seg";
+    let good = storage.bytes(segment).unwrap();
+    let mut reader = None;
+    gatebook_ledger::reader::visit(&storage, None, |item| {
+        if let gatebook_ledger::reader::Item::Entry { place, entry, .. } = item
+            && entry.header.seq == 5
+        {
+            reader = Some((place.offset, entry.bytes.to_vec()));
+            return std::ops::ControlFlow::Break(());
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    let (offset, entry) = reader.unwrap();
+    let at = good.windows(entry.len()).position(|window| window == entry).unwrap();
+    let mut bytes = good.clone();
+    bytes[at + entry.len() - 2] ^= 1;
+    let changed = copy(&storage);
+    changed.set_bytes(segment, &bytes);
+    let report = judge(&changed, &pinned(&storage));
+    let problem = &report.problems[0];
+    assert_eq!((problem.entry, problem.entry_last, problem.offset), (Some(5), None, Some(offset)));
+    assert_eq!(problem.file.as_deref(), Some(segment));
+    // A payload: its first byte follows its salt, which this test's generator counts up.
+    let mut salted = 5u128.to_be_bytes().to_vec();
+    salted.extend_from_slice(b"xxxx");
+    let payload = good.windows(20).position(|window| window == salted).unwrap() + 16;
+    let mut bytes = good;
+    bytes[payload] ^= 1;
+    changed.set_bytes(segment, &bytes);
+    let report = judge(&changed, &pinned(&storage));
+    assert_eq!(report.problem_count, 1);
+    assert_eq!((report.problems[0].entry, report.verdict), (Some(4), Verdict::Tampered));
+}
+
+#[test]
+fn what_is_missing_is_told_as_missing() {
+    let storage = written(40);
+    let pins = pinned(&storage);
+    let names: Vec<String> =
+        storage.names().into_iter().filter(|name| name.starts_with("segments/")).collect();
+    // The last segments; the very last may hold no entry yet.
+    let old = copy(&storage);
+    names[names.len() - 2..].iter().for_each(|name| old.remove(name).unwrap());
+    let report = judge(&old, &pins);
+    assert_eq!(report.verdict, Verdict::Incomplete, "{:?}", report.problems);
+    // A segment in the middle.
+    let holed = copy(&storage);
+    holed.remove(&names[1]).unwrap();
+    assert_ne!(judge(&holed, &pins).verdict, Verdict::Verified);
+    assert!(judge(&holed, &pins).problems.iter().any(|problem| problem.file.as_ref() == Some(&names[1])));
+}
+
+#[test]
+fn an_older_copy_shows_only_beside_a_newer_checkpoint() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 3);
+    publish(&storage, &mut writer);
+    let old = copy(&storage);
+    stage(&mut writer, EVENT, 0, b"");
+    writer.close(9).unwrap();
+    let new = pinned(&storage);
+    assert_eq!(judge(&old, &pinned(&old)).verdict, Verdict::Verified);
+    assert_eq!(judge(&old, &new).verdict, Verdict::Incomplete);
+}
+
+#[test]
+fn an_unfinished_write_is_incomplete_until_recovery_cuts_it() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 1);
+    publish(&storage, &mut writer);
+    stage(&mut writer, EVENT, 0, &[b'y'; 2000]);
+    writer.write().unwrap();
+    let unsynced = storage.unsynced_bytes();
+    let crashed = storage.crash(Crash::KeepsBytes(unsynced - 3000));
+    let pins = pinned(&crashed);
+    let report = judge(&crashed, &pins);
+    assert_eq!(report.verdict, Verdict::Incomplete, "{:?}", report.problems);
+    let (writer, recovery) = open(&crashed).unwrap();
+    assert!(recovery.cut.is_some());
+    writer.close(9).unwrap();
+    assert_eq!(judge(&crashed, &pins).verdict, Verdict::Verified);
+}
+
+#[test]
+fn a_live_ledger_verifies_at_every_step_of_its_writer() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    let pins = Options { key: Some(writer.manifest().vkey()), ..Options::default() };
+    for round in 0..60 {
+        stage(&mut writer, EVENT, 0, &[b'x'; 700]);
+        writer.write().unwrap();
+        let report = judge(&storage, &pins);
+        assert_eq!((report.problems.as_slice(), report.entries), (&[][..], writer.next_seq()), "{round}");
+        writer.sync().unwrap();
+        if round % 5 == 0 {
+            publish(&storage, &mut writer);
+        }
+    }
+}
+
+#[test]
+fn an_export_holds_a_whole_tlog_directory_and_verifies() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 200);
+    publish(&storage, &mut writer);
+    let pins = pinned(&storage);
+    stage(&mut writer, EVENT, 0, b"newer");
+    writer.write().unwrap();
+    let out = Memory::new();
+    let exported = export::export(&storage, &out).unwrap();
+    assert_eq!(exported.published + 1, writer.next_seq());
+    let report = judge(&out, &pins);
+    assert_eq!(
+        (report.verdict, report.entries_after_anchor),
+        (Verdict::Verified, 1),
+        "{:?}",
+        report.problems
+    );
+    assert!(
+        out.names().contains(&"tile/entries/000".to_owned())
+            && out.names().contains(&"tile/0/000".to_owned())
+    );
+    assert!(export::export(&storage, &out).is_err(), "only into an empty place");
+    for name in out.names().iter().filter(|name| name.starts_with("tile/")) {
+        let changed = copy(&out);
+        let mut bytes = out.bytes(name).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        changed.set_bytes(name, &bytes);
+        let report = judge(&changed, &pins);
+        assert_eq!(report.verdict, Verdict::Tampered, "{name}");
+        let removed = copy(&out);
+        removed.remove(name).unwrap();
+        assert_eq!(judge(&removed, &pins).verdict, Verdict::Incomplete, "{name}");
+    }
+}
+
+#[test]
+fn sessions_that_a_crash_left_open_are_there_to_be_closed() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 3);
+    drop(writer);
+    let (mut writer, recovery) = open(&storage).unwrap();
+    assert_eq!(recovery.open_sessions, [2]);
+    stage(&mut writer, Kind::SESSION_CLOSED, 2, b"");
+    writer.close(3).unwrap();
+    assert_eq!(judge(&storage, &pinned(&storage)).sessions_open, 0);
+}
