@@ -606,6 +606,7 @@ impl Opener {
             found.entries = recovery.entries;
             found.abandoned = recovery.open_sessions.len();
             found.cut = recovery.cut.is_some();
+            found.revoked = self.revoked().map_err(|error| failed(error.into()))?;
             writer
         } else {
             let origin = Origin::new(&self.config.origin).map_err(|_| StartError::Origin(self.config.origin.clone()))?;
@@ -613,6 +614,21 @@ impl Opener {
         };
         self.close_abandoned(&mut writer).map_err(|error| failed(gatebook_ledger::OpenError::Storage(std::io::Error::other(error))))?;
         Ok((writer, found))
+    }
+
+    /// The principals that were revoked: the ledger is the only store of that.
+    fn revoked(&self) -> std::io::Result<HashSet<String>> {
+        let mut revoked = HashSet::new();
+        gatebook_ledger::reader::visit(self.storage.as_ref(), None, |item| {
+            if let gatebook_ledger::reader::Item::Entry { entry, payload, .. } = item
+                && entry.header.kind == event::REVOCATION
+                && let Ok(event::Decoded::Revocation(Some(payload))) = event::decode(entry.header.kind, entry.body, payload)
+            {
+                revoked.extend(payload.principal.map(Cow::into_owned));
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(revoked)
     }
 
     /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.
