@@ -65,8 +65,12 @@ impl Cache {
         if key.text.len() > TEXT_BYTES_MAX {
             return;
         }
-        let entry =
-            Entry { state: key.state.clone(), variant: key.variant, text: key.text.into(), analysis: analysis.clone() };
+        let entry = Entry {
+            state: key.state.clone(),
+            variant: key.variant,
+            text: key.text.into(),
+            analysis: analysis.clone(),
+        };
         let hash = self.hash(key);
         self.shard(hash).put(hash, entry);
     }

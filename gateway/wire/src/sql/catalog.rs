@@ -357,7 +357,10 @@ impl Known {
     pub(super) fn search_path(&self, role: &str) -> Option<&str> {
         // The most particular wins: role in database, role, database (catalog `pg_db_role_setting`).
         let setting = |here: bool, role: Option<&str>| {
-            self.path_settings.iter().find(|(h, r, _)| *h == here && r.as_deref() == role).map(|(_, _, path)| path.as_str())
+            self.path_settings
+                .iter()
+                .find(|(h, r, _)| *h == here && r.as_deref() == role)
+                .map(|(_, _, path)| path.as_str())
         };
         setting(true, Some(role))
             .or_else(|| setting(false, Some(role)))
@@ -591,7 +594,10 @@ impl Reading {
             row.text()?;
             let (path, source) = (row.optional()?, row.text()?);
             // What a role or a client set for this connection says nothing about others.
-            let shared = matches!(&*source, "default" | "configuration file" | "command line" | "environment variable");
+            let shared = matches!(
+                &*source,
+                "default" | "configuration file" | "command line" | "environment variable"
+            );
             known.path_default = path.filter(|_| shared);
         }
         if known.server_version == 0 {
@@ -615,11 +621,14 @@ impl Reading {
                 b'f' => Kind::Foreign,
                 b'S' => Kind::Sequence,
                 b'i' | b'I' => Kind::Index,
-                other => return Err(row.malformed(format!("relation kind {:?} is not known", char::from(other)))),
+                other => {
+                    return Err(row.malformed(format!("relation kind {:?} is not known", char::from(other))));
+                }
             };
             let (guarded, has_triggers) = (row.truth()?, row.truth()?);
             if let Some(table) = row.optional()? {
-                indexes.push((id, table.parse().map_err(|_| row.malformed("an index's table is no number"))?));
+                indexes
+                    .push((id, table.parse().map_err(|_| row.malformed("an index's table is no number"))?));
             }
             by_oid.insert(oid, id);
             known.relations_by_name.entry(name.clone()).or_default().push(id);
@@ -682,7 +691,12 @@ impl Reading {
             let arguments = row.text()?;
             let arguments: Result<Vec<u32>, _> = arguments.split_ascii_whitespace().map(str::parse).collect();
             let arguments = arguments.map_err(|_| row.malformed("an argument's type is no number"))?;
-            known.functions.entry(name).or_default().push(Function { schema, computes, takes_one, arguments });
+            known.functions.entry(name).or_default().push(Function {
+                schema,
+                computes,
+                takes_one,
+                arguments,
+            });
         }
         for mut row in self.next("operators")? {
             let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));

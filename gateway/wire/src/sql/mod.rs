@@ -18,9 +18,17 @@
 //! Triggers and rewrite rules belong to the table on which their owner put them: writing to the table stands for them,
 //! and what a rule reads or writes elsewhere is added to the statement's actions.
 
+mod cache;
 mod catalog;
 mod literal;
+mod names;
+mod parse;
+mod purity;
+mod query;
 mod session;
+mod setting;
+mod state;
+mod statement;
 
 use std::ops::Range;
 use std::sync::Arc;

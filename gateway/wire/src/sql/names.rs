@@ -63,7 +63,7 @@ fn quoted_identifier(text: &str) -> Option<(String, &str)> {
 }
 
 /// Cuts a name where the server does: at the last whole character within its limit.
-fn cut(mut name: String) -> String {
+pub(super) fn cut(mut name: String) -> String {
     if name.len() > NAME_BYTES_MAX {
         let end = (0..=NAME_BYTES_MAX).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
         name.truncate(end);

@@ -10,7 +10,10 @@ use std::sync::OnceLock;
 pub(super) fn is_pure(function: &str) -> bool {
     static PURE: OnceLock<HashSet<&'static str>> = OnceLock::new();
     PURE.get_or_init(|| {
-        include_str!("pure_functions.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect()
+        include_str!("pure_functions.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .collect()
     })
     .contains(function)
 }
@@ -64,10 +67,21 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted_without_doubles_and_holds_nothing_that_acts() {
-        let names: Vec<&str> =
-            include_str!("pure_functions.txt").lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+        let names: Vec<&str> = include_str!("pure_functions.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .collect();
         assert!(names.is_sorted_by(|a, b| a < b));
-        for acts in ["nextval", "setval", "set_config", "lo_create", "pg_notify", "pg_read_file", "dblink", "domain_in"] {
+        for acts in [
+            "nextval",
+            "setval",
+            "set_config",
+            "lo_create",
+            "pg_notify",
+            "pg_read_file",
+            "dblink",
+            "domain_in",
+        ] {
             assert!(!is_pure(acts), "{acts}");
         }
         for name in names {

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pg_query::protobuf::{
-    AExprKind, AIndirection, CmdType, ColumnRef, CommonTableExpr, DeleteStmt, FuncCall, InsertStmt, LockingClause,
-    MergeStmt, OnConflictClause, RangeVar, SelectStmt, SubLinkType, TypeName, UpdateStmt, WindowDef, WithClause,
+    AExprKind, AIndirection, CmdType, ColumnRef, CommonTableExpr, DeleteStmt, FuncCall, InsertStmt,
+    LockingClause, MergeStmt, OnConflictClause, RangeVar, RuleStmt, SelectStmt, SubLinkType, TypeName,
+    UpdateStmt, WindowDef, WithClause,
 };
 use pg_query::{Node, NodeEnum};
 
@@ -41,7 +42,14 @@ pub(super) struct Wants {
 
 impl Wants {
     pub(super) fn nothing() -> Self {
-        Self { actions: BTreeSet::new(), proven: true, resolved: true, opaque: false, literals: false, steps: Vec::new() }
+        Self {
+            actions: BTreeSet::new(),
+            proven: true,
+            resolved: true,
+            opaque: false,
+            literals: false,
+            steps: Vec::new(),
+        }
     }
 
     /// Takes over what a part wants, but for what it does to the session.
@@ -62,7 +70,7 @@ pub(super) struct Below {
 
 /// What is known of an expression's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Typed {
+pub(super) enum Typed {
     /// One that ships with PostgreSQL.
     Builtin,
     /// None yet: a string constant, NULL.
@@ -268,7 +276,8 @@ impl<'a> Walk<'a> {
             (wants.opaque, wants.proven) = (true, false);
             return Arc::new(Below { wants });
         }
-        let parsed = relation.definition.as_deref().and_then(|text| parse::parse(text, parse::Strings::Standard).ok());
+        let parsed =
+            relation.definition.as_deref().and_then(|text| parse::parse(text, parse::Strings::Standard).ok());
         let state = State::of_definitions();
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
@@ -321,30 +330,50 @@ impl<'a> Walk<'a> {
         let state = State::of_definitions();
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
-        walk.in_rule = true;
-        let statement = tree.stmts.first().and_then(|raw| raw.stmt.as_ref()).and_then(|node| node.node.as_ref());
+        let statement =
+            tree.stmts.first().and_then(|raw| raw.stmt.as_ref()).and_then(|node| node.node.as_ref());
         let Some(NodeEnum::RuleStmt(rule)) = statement else { return self.opaque() };
-        walk.optional(rule.where_clause.as_deref());
-        for action in &rule.actions {
-            walk.query(action);
-        }
+        walk.rule_body(rule);
         let wants = walk.wants;
         self.wants.include(&wants);
     }
 
     // ---- queries ---------------------------------------------------------------------------------------------------
 
-    /// A statement that reads or writes rows.
-    pub(super) fn query(&mut self, node: &'a Node) {
+    fn query(&mut self, node: &'a Node) {
         match node.node.as_ref() {
-            Some(NodeEnum::SelectStmt(select)) => self.select(select),
-            Some(NodeEnum::InsertStmt(insert)) => self.insert(insert),
-            Some(NodeEnum::UpdateStmt(update)) => self.update(update),
-            Some(NodeEnum::DeleteStmt(delete)) => self.delete(delete),
-            Some(NodeEnum::MergeStmt(merge)) => self.merge(merge),
-            Some(NodeEnum::NotifyStmt(_)) => self.call("pg_catalog".into(), "pg_notify".into()),
+            Some(node) => self.row_statement(node),
+            None => self.opaque(),
+        }
+    }
+
+    /// A statement that reads or writes rows, or that may stand in its place in a rule.
+    pub(super) fn row_statement(&mut self, node: &'a NodeEnum) {
+        match node {
+            NodeEnum::SelectStmt(select) => self.select(select),
+            NodeEnum::InsertStmt(insert) => self.insert(insert),
+            NodeEnum::UpdateStmt(update) => self.update(update),
+            NodeEnum::DeleteStmt(delete) => self.delete(delete),
+            NodeEnum::MergeStmt(merge) => self.merge(merge),
+            NodeEnum::NotifyStmt(_) => self.call("pg_catalog".into(), "pg_notify".into()),
             _ => self.opaque(),
         }
+    }
+
+    /// `CALL`.
+    pub(super) fn procedure(&mut self, call: &'a FuncCall) {
+        self.wants.proven = false;
+        self.function_call(call);
+    }
+
+    /// The condition and the actions of a rule.
+    pub(super) fn rule_body(&mut self, rule: &'a RuleStmt) {
+        let outside = std::mem::replace(&mut self.in_rule, true);
+        self.optional(rule.where_clause.as_deref());
+        for action in &rule.actions {
+            self.query(action);
+        }
+        self.in_rule = outside;
     }
 
     fn with(&mut self, clause: Option<&'a WithClause>) {
@@ -653,7 +682,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn returning(&mut self, clause: Option<&'a pg_query::protobuf::ReturningClause>, range: Option<&'a RangeVar>) {
+    fn returning(
+        &mut self,
+        clause: Option<&'a pg_query::protobuf::ReturningClause>,
+        range: Option<&'a RangeVar>,
+    ) {
         let Some(clause) = clause else { return };
         self.target(Verb::Select, range);
         self.all(&clause.exprs);
@@ -686,7 +719,11 @@ impl<'a> Walk<'a> {
 
     /// The schemas in which an object of that qualification would be made; none where it cannot be told.
     pub(super) fn creation_schemas(&self, schema: &str) -> Vec<Option<Arc<str>>> {
-        if schema.is_empty() { self.state.creation_schemas(self.known) } else { vec![Some(Arc::from(schema))] }
+        if schema.is_empty() {
+            self.state.creation_schemas(self.known)
+        } else {
+            vec![Some(Arc::from(schema))]
+        }
     }
 
     // ---- expressions -----------------------------------------------------------------------------------------------
@@ -772,7 +809,10 @@ impl<'a> Walk<'a> {
                 Typed::Any
             }
             NodeEnum::List(list) => join(&self.types(&list.items)),
-            NodeEnum::SetToDefault(_) | NodeEnum::AStar(_) | NodeEnum::String(_) | NodeEnum::CurrentOfExpr(_) => Typed::Any,
+            NodeEnum::SetToDefault(_)
+            | NodeEnum::AStar(_)
+            | NodeEnum::String(_)
+            | NodeEnum::CurrentOfExpr(_) => Typed::Any,
             other => {
                 self.clause(other);
                 Typed::Any
@@ -800,7 +840,9 @@ impl<'a> Walk<'a> {
                     }
                 }
                 match SubLinkType::try_from(link.sub_link_type) {
-                    Ok(SubLinkType::ExistsSublink | SubLinkType::AllSublink | SubLinkType::AnySublink) => Typed::Builtin,
+                    Ok(SubLinkType::ExistsSublink | SubLinkType::AllSublink | SubLinkType::AnySublink) => {
+                        Typed::Builtin
+                    }
                     _ => Typed::Any,
                 }
             }
@@ -1102,7 +1144,9 @@ impl<'a> Walk<'a> {
         let known = self.known;
         let fixed = !known.has_implicit_cast_from_builtin();
         for operator in self.state.operators(known, schema, name) {
-            let excluded = |typed: Typed, oid: u32| fixed && typed == Typed::Builtin && oid != 0 && !Known::type_is_builtin(oid);
+            let excluded = |typed: Typed, oid: u32| {
+                fixed && typed == Typed::Builtin && oid != 0 && !Known::type_is_builtin(oid)
+            };
             if excluded(left, operator.left) || excluded(right, operator.right) {
                 continue;
             }
@@ -1145,13 +1189,19 @@ impl<'a> Walk<'a> {
                 return Typed::Any;
             }
         };
-        let named = call.args.iter().any(|arg| matches!(arg.node, Some(NodeEnum::NamedArgExpr(_)))) || call.func_variadic;
-        let only_builtin = if matches!(schema, "" | "pg_catalog") && matches!(name, "nextval" | "setval" | "set_config") {
-            self.special(schema, name, call)
+        let named = call.args.iter().any(|arg| matches!(arg.node, Some(NodeEnum::NamedArgExpr(_))))
+            || call.func_variadic;
+        let only_builtin =
+            if matches!(schema, "" | "pg_catalog") && matches!(name, "nextval" | "setval" | "set_config") {
+                self.special(schema, name, call)
+            } else {
+                self.function(schema, name, if named { &[] } else { &types }, types.len() == 1)
+            };
+        if only_builtin && types.iter().all(|typed| *typed != Typed::Any) {
+            Typed::Builtin
         } else {
-            self.function(schema, name, if named { &[] } else { &types }, types.len() == 1)
-        };
-        if only_builtin && types.iter().all(|typed| *typed != Typed::Any) { Typed::Builtin } else { Typed::Any }
+            Typed::Any
+        }
     }
 
     /// A call by name; whether only functions that ship with PostgreSQL can be meant.
@@ -1163,9 +1213,10 @@ impl<'a> Walk<'a> {
         let fixed = !known.has_implicit_cast_from_builtin();
         let mut found = false;
         for function in self.state.functions(known, schema, name) {
-            let excluded = types.iter().zip(&function.arguments).any(|(typed, oid)| {
-                fixed && *typed == Typed::Builtin && !Known::type_is_builtin(*oid)
-            });
+            let excluded = types
+                .iter()
+                .zip(&function.arguments)
+                .any(|(typed, oid)| fixed && *typed == Typed::Builtin && !Known::type_is_builtin(*oid));
             if excluded {
                 continue;
             }
@@ -1212,7 +1263,11 @@ impl<'a> Walk<'a> {
             return;
         }
         let column = |source: &Source<'_>| source.relation.is_some_and(|relation| relation.has_column(name));
-        if one && schema.is_empty() && self.sources.iter().flatten().any(column) && known.functions_named(name).is_empty() {
+        if one
+            && schema.is_empty()
+            && self.sources.iter().flatten().any(column)
+            && known.functions_named(name).is_empty()
+        {
             return;
         }
         if known.server_version != 0 && purity::is_pure(name) && matches!(schema, "" | "pg_catalog") {
@@ -1253,7 +1308,11 @@ impl<'a> Walk<'a> {
         let sequence = call.args.first().and_then(constant_text).and_then(names::qualified);
         match sequence {
             Some((schema, sequence)) => {
-                let range = RangeVar { schemaname: schema.unwrap_or_default(), relname: sequence, ..RangeVar::default() };
+                let range = RangeVar {
+                    schemaname: schema.unwrap_or_default(),
+                    relname: sequence,
+                    ..RangeVar::default()
+                };
                 self.on_relation(Verb::Advance, &range);
             }
             None => {
@@ -1324,16 +1383,6 @@ impl<'a> Walk<'a> {
                     }
                 }
             }
-            "transaction_read_only" | "default_transaction_read_only" => {
-                let on = match value {
-                    Setting::Text(text) => truth(text),
-                    Setting::Names(names) => names.first().and_then(|name| truth(name)),
-                    Setting::Default | Setting::Unknown => None,
-                };
-                if on != Some(true) {
-                    self.set(name);
-                }
-            }
             _ if setting::is_harmless(name) => {}
             _ => self.set(name),
         }
@@ -1348,7 +1397,11 @@ impl<'a> Walk<'a> {
     /// Becoming a role; `none` and `default` are the role of the session.
     pub(super) fn login(&mut self, role: &str) {
         self.wants.proven = false;
-        let role = if matches!(role, "none" | "default") { self.state.session_role.clone() } else { Arc::from(role) };
+        let role = if matches!(role, "none" | "default") {
+            self.state.session_role.clone()
+        } else {
+            Arc::from(role)
+        };
         self.wants.steps.push(Step::Role(Some(role.clone())));
         self.act(Verb::Login, Object::Role { role });
     }
@@ -1483,11 +1536,12 @@ fn is_utf8(encoding: &str) -> bool {
 /// Whether assignments compute from anything else than constants and parameters.
 fn reads_columns(targets: &[Node]) -> bool {
     let plain = |node: &Node| match node.node.as_ref() {
-        Some(NodeEnum::ResTarget(target)) => {
-            target.val.as_deref().is_none_or(|value| {
-                matches!(value.node, Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_) | NodeEnum::SetToDefault(_)))
-            })
-        }
+        Some(NodeEnum::ResTarget(target)) => target.val.as_deref().is_none_or(|value| {
+            matches!(
+                value.node,
+                Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_) | NodeEnum::SetToDefault(_))
+            )
+        }),
         _ => false,
     };
     !targets.iter().all(plain)

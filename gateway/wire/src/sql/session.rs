@@ -13,7 +13,7 @@ use super::catalog;
 use super::parse::Strings;
 use super::query::Wants;
 use super::state::{Made, Names, Path, State};
-use super::statement::{self, Runs};
+use super::statement;
 use super::{Analysis, Catalog, Renames, Statement, literal_key};
 use crate::action::Effect;
 use crate::protocol::Meaning;
@@ -337,7 +337,7 @@ impl Session {
             return analysis;
         }
         let runs = Running { session: self, catalog, depth };
-        let examined = statement::examine(text, strings, inner, state, catalog, &self.start.database, &runs, self.wrote);
+        let examined = statement::examine(text, strings, inner, state, runs);
         let analysis = Arc::new(examined.analysis);
         if examined.lasting {
             match &literal {
@@ -350,13 +350,26 @@ impl Session {
         analysis
     }
 
-    fn prepared_in(&self, name: &str, state: &Arc<State>, catalog: &Catalog, depth: u8) -> Option<Arc<Analysis>> {
+    fn prepared_in(
+        &self,
+        name: &str,
+        state: &Arc<State>,
+        catalog: &Catalog,
+        depth: u8,
+    ) -> Option<Arc<Analysis>> {
         if depth > EXECUTE_DEPTH_MAX {
             return None;
         }
         let mut analyses = Vec::new();
         for prepared in self.prepared.get(name) {
-            analyses.push(self.analyze_in(&prepared.text, prepared.strings, prepared.inner, state, catalog, depth + 1));
+            analyses.push(self.analyze_in(
+                &prepared.text,
+                prepared.strings,
+                prepared.inner,
+                state,
+                catalog,
+                depth + 1,
+            ));
         }
         if let [one] = &analyses[..] {
             return Some(one.clone());
@@ -374,12 +387,12 @@ impl Session {
         Sent { number: self.numbers, steps }
     }
 
-    /// A copy to try out in which state a later statement of one text would find itself.
-    pub(super) fn scratch(&self) -> Session {
+    /// A copy, in `state`, to try out in which state a later statement of one text would find itself.
+    pub(super) fn scratch(&self, state: &Arc<State>) -> Session {
         Session {
             start: self.start.clone(),
             path_default: self.path_default.clone(),
-            state: self.state.clone(),
+            state: state.clone(),
             caught_up: None,
             caught_up_from: AtomicU64::new(0),
             settled_paths: None,
@@ -404,10 +417,13 @@ impl Session {
         for step in steps {
             match step {
                 Step::Prepare(name, text) => {
-                    let prepared = Prepared { text: text.clone(), strings: self.state.names.strings, inner: true };
+                    let prepared =
+                        Prepared { text: text.clone(), strings: self.state.names.strings, inner: true };
                     self.prepared.possible(name, number, Some(prepared));
                 }
-                Step::Declare(name, statement) => self.portals.possible(name, number, Some((**statement).clone())),
+                Step::Declare(name, statement) => {
+                    self.portals.possible(name, number, Some((**statement).clone()))
+                }
                 Step::Deallocate(name) => self.prepared.take_away(name.as_deref(), number),
                 Step::Close(name) => self.portals.take_away(name.as_deref(), number),
                 Step::Anything => {
@@ -419,10 +435,9 @@ impl Session {
         }
         if steps.iter().any(changes_names) {
             let default = self.path_default.clone();
-            let role = self.start.role.clone();
             self.change(|names| {
                 for step in steps {
-                    possible_name(names, step, &default, &role);
+                    possible_name(names, step, &default);
                 }
             });
         }
@@ -448,7 +463,11 @@ impl Session {
             Some(log) => self.replay(log),
             None => (self.state.names.paths.clone(), self.state.names.roles.clone()),
         };
-        let paths = if self.reports_path { self.reported_path.clone().map(|path| BTreeSet::from([path])) } else { paths };
+        let paths = if self.reports_path {
+            self.reported_path.clone().map(|path| BTreeSet::from([path]))
+        } else {
+            paths
+        };
         self.settled_paths.clone_from(&paths);
         self.settled_roles.clone_from(&roles);
         let strings = Some(self.reported_strings);
@@ -472,27 +491,28 @@ impl Session {
     /// Goes through what ended since the last settled moment.
     fn replay(&self, log: &[(Arc<[Step]>, bool)]) -> (Option<BTreeSet<Path>>, Option<BTreeSet<Arc<str>>>) {
         let steps = || log.iter().flat_map(|(steps, _)| steps.iter());
-        let start = || Names { roles: self.settled_roles.clone(), ..Names::new(self.settled_paths.clone(), None) };
-        let doubtful = log.iter().any(|(_, completed)| !completed) || steps().any(|step| *step == Step::Savepoint);
-        if doubtful {
+        let start =
+            || Names { roles: self.settled_roles.clone(), ..Names::new(self.settled_paths.clone(), None) };
+        let changes =
+            |step: &Step| matches!(step, Step::Path(_) | Step::Role(_) | Step::ResetAll | Step::Anything);
+        let failed = log.iter().any(|(_, completed)| !completed);
+        let rollbacks = steps().filter(|step| **step == Step::Rollback).count();
+        // A ROLLBACK takes back what came before a BEGIN as well, where one message held both.
+        let begun_first = steps().find(|step| changes(step) || **step == Step::Begin) == Some(&Step::Begin);
+        let taken_back = rollbacks == 1 && begun_first && !steps().any(|step| *step == Step::Commit);
+        if !failed && taken_back && steps().last() == Some(&Step::Rollback) {
+            return (self.settled_paths.clone(), self.settled_roles.clone());
+        }
+        if failed || rollbacks > 0 || steps().any(|step| *step == Step::Savepoint) {
             let mut names = start();
-            for step in steps().filter(|step| !matches!(step, Step::LocalPath(_))) {
-                possible_name(&mut names, step, &self.path_default, &self.start.role);
+            for step in steps().filter(|step| changes(step)) {
+                possible_name(&mut names, step, &self.path_default);
             }
             return (names.paths, names.roles);
         }
         let mut current = start();
-        let mut before = None;
         for step in steps() {
             match step {
-                Step::Begin => before = Some((current.paths.clone(), current.roles.clone())),
-                Step::Commit => before = None,
-                Step::Rollback => {
-                    if let Some((paths, roles)) = before.take() {
-                        (current.paths, current.roles) = (paths, roles);
-                    }
-                }
-                Step::LocalPath(_) => {}
                 Step::Path(Value::Is(path)) => current.paths = Some(BTreeSet::from([path.clone()])),
                 Step::Path(Value::Default) | Step::ResetAll => {
                     current.paths = self.path_default.clone().map(|path| BTreeSet::from([path]));
@@ -508,39 +528,37 @@ impl Session {
 }
 
 /// What an `EXECUTE` or a `FETCH` runs, asked of a session.
-struct Running<'a> {
-    session: &'a Session,
-    catalog: &'a Catalog,
-    depth: u8,
+#[derive(Clone, Copy)]
+pub(super) struct Running<'a> {
+    pub(super) session: &'a Session,
+    pub(super) catalog: &'a Catalog,
+    pub(super) depth: u8,
 }
 
-impl Runs for Running<'_> {
-    fn prepared(&self, name: &str, state: &Arc<State>) -> Option<Statement> {
+impl Running<'_> {
+    /// What the prepared statement runs; none where nobody knows it.
+    pub(super) fn prepared(&self, name: &str, state: &Arc<State>) -> Option<Statement> {
         let analysis = self.session.prepared_in(name, state, self.catalog, self.depth)?;
         union(analysis.statements.iter())
     }
 
-    fn portal(&self, name: &str) -> Option<Statement> {
+    /// What the portal runs; none where nobody knows it.
+    pub(super) fn portal(&self, name: &str) -> Option<Statement> {
         union(self.session.portals.get(name))
-    }
-
-    fn after(&self, statement: &Statement) -> Session {
-        let mut session = self.session.scratch();
-        let _ = session.sent(statement);
-        session
-    }
-
-    fn of<'b>(&self, session: &'b Session) -> Box<dyn Runs + 'b>
-    where
-        Self: 'b,
-    {
-        Box::new(Running { session, catalog: self.catalog, depth: self.depth })
     }
 }
 
 impl Session {
     pub(super) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    pub(super) fn database(&self) -> &Arc<str> {
+        &self.start.database
+    }
+
+    pub(super) fn wrote(&self) -> bool {
+        self.wrote
     }
 }
 
@@ -577,7 +595,8 @@ impl<T> Candidates<T> {
     fn ended(&mut self, name: &str, number: u64, completed: bool) {
         if let Some(candidates) = self.names.get_mut(name) {
             let here = candidates.iter().any(|(named, _)| *named == number);
-            candidates.retain(|(named, _)| if completed { !here || *named >= number } else { *named != number });
+            candidates
+                .retain(|(named, _)| if completed { !here || *named >= number } else { *named != number });
             if candidates.is_empty() {
                 self.names.remove(name);
             }
@@ -694,11 +713,15 @@ fn defines(step: &Step) -> bool {
 }
 
 /// Makes what `step` does to names possible.
-fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>, session_role: &Arc<str>) {
+fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>) {
     names.changed |= defines(step);
     match step {
-        Step::Path(Value::Is(path)) | Step::LocalPath(Value::Is(path)) => names.path_possible(Some(path.clone())),
-        Step::Path(Value::Default) | Step::LocalPath(Value::Default) => names.path_possible(path_default.clone()),
+        Step::Path(Value::Is(path)) | Step::LocalPath(Value::Is(path)) => {
+            names.path_possible(Some(path.clone()))
+        }
+        Step::Path(Value::Default) | Step::LocalPath(Value::Default) => {
+            names.path_possible(path_default.clone())
+        }
         Step::Path(Value::Unknown) | Step::LocalPath(Value::Unknown) => names.paths = None,
         Step::Role(role) => names.role_possible(role.clone()),
         Step::Strings => names.strings = None,
@@ -709,7 +732,6 @@ fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>, se
         Step::Unsettled => names.unsettled = true,
         Step::ResetAll => {
             names.path_possible(path_default.clone());
-            names.role_possible(Some(session_role.clone()));
             names.strings = None;
         }
         Step::Anything => {

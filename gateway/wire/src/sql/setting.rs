@@ -1,10 +1,11 @@
 //! Which session settings are harmless to change.
 //!
 //! A harmless one changes neither what a text means, nor whom the session acts as, nor what others can see or must wait for, nor whether
-//! triggers, constraints and row security apply. Everything else is [`Verb::Set`](crate::action::Verb::Set) on its name.
+//! triggers, constraints and row security apply. (`transaction_read_only` is no fence: whoever may speak may lift it, and what
+//! is written afterwards is decided by itself.) Everything else is [`Verb::Set`](crate::action::Verb::Set) on its name.
 
 /// Settings that anybody may change, in lower case.
-const HARMLESS: [&str; 54] = [
+const HARMLESS: [&str; 55] = [
     "application_name",
     "array_nulls",
     "backend_flush_after",
@@ -21,10 +22,10 @@ const HARMLESS: [&str; 54] = [
     "default_statistics_target",
     "default_transaction_deferrable",
     "default_transaction_isolation",
+    "default_transaction_read_only",
     "effective_cache_size",
     "effective_io_concurrency",
     "escape_string_warning",
-    "exit_on_error",
     "extra_float_digits",
     "force_parallel_mode",
     "from_collapse_limit",
@@ -54,6 +55,7 @@ const HARMLESS: [&str; 54] = [
     "timezone_abbreviations",
     "transaction_deferrable",
     "transaction_isolation",
+    "transaction_read_only",
     "transaction_timeout",
     "xmlbinary",
     "xmloption",

@@ -101,7 +101,8 @@ impl State {
         }
         let all = known.relations_named(name);
         if !schema.is_empty() {
-            found.relations = all.iter().copied().filter(|&id| *known.relation(id).schema == *schema).collect();
+            found.relations =
+                all.iter().copied().filter(|&id| *known.relation(id).schema == *schema).collect();
             self.add_made(&mut found, made, Some(schema));
             return found;
         }
@@ -113,7 +114,7 @@ impl State {
             Some(paths) => {
                 let dropped = made.is_some_and(|made| made.contains(&Made::Dropped));
                 let mut somewhere_missing = false;
-                for (path, role) in paths {
+                for (path, role) in &paths {
                     let mut stopped = false;
                     for schema in path {
                         let here = all.iter().copied().find(|&id| *known.relation(id).schema == **schema);
@@ -143,7 +144,9 @@ impl State {
         for made in made.into_iter().flatten() {
             match made {
                 Made::Temporary => found.temporary |= schema.is_none(),
-                Made::In(there) if schema.is_none_or(|schema| schema == &**there) => found.made.push(there.clone()),
+                Made::In(there) if schema.is_none_or(|schema| schema == &**there) => {
+                    found.made.push(there.clone())
+                }
                 Made::In(_) | Made::Dropped => {}
                 Made::Somewhere => found.unresolved = true,
             }
@@ -184,11 +187,18 @@ impl State {
         Some(self.paths()?.into_iter().flat_map(|(path, _)| path).collect())
     }
 
+    /// The schemas in which an unqualified name is looked for; none: any.
+    pub(super) fn schemas(&self) -> Option<BTreeSet<Arc<str>>> {
+        self.reach()
+    }
+
     /// Whether something in `there` can be meant.
     fn in_reach<'k>(&self, schema: &'k str) -> impl Fn(&str) -> bool + use<'k> {
         let reach = if schema.is_empty() { self.reach() } else { None };
         let qualified = !schema.is_empty();
-        move |there| if qualified { there == schema } else { reach.as_ref().is_none_or(|reach| reach.contains(there)) }
+        move |there| {
+            if qualified { there == schema } else { reach.as_ref().is_none_or(|reach| reach.contains(there)) }
+        }
     }
 
     /// The functions of that name that somebody added and that can be meant.
@@ -236,9 +246,11 @@ impl State {
         for path in paths {
             for role in self.names.roles.iter().flatten() {
                 let named = path.iter().map(|schema| if &**schema == "$user" { role } else { schema });
-                let first = named.clone().find(|schema| known.has_schema(schema) && known.usable(schema, Some(role)));
+                let first =
+                    named.clone().find(|schema| known.has_schema(schema) && known.usable(schema, Some(role)));
                 // A schema where it may not look is passed over; whether it may is not always known.
-                let doubtful = named.filter(|schema| known.has_schema(schema) && !known.usable(schema, Some(role)));
+                let doubtful =
+                    named.filter(|schema| known.has_schema(schema) && !known.usable(schema, Some(role)));
                 schemas.extend(doubtful.map(|schema| Some(schema.clone())));
                 schemas.insert(first.cloned());
             }
