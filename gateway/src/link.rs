@@ -40,6 +40,9 @@ pub(crate) trait Link: Send {
     /// Sends what is queued. Ready when nothing is left.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Says that nothing more will come, as far as the transport can (TLS has a word for it). Ready when that is sent.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
     /// How many bytes are queued.
     fn queued_bytes(&self) -> usize;
 
@@ -100,6 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for Framed<S> {
             self.dirty = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn queued_bytes(&self) -> usize {

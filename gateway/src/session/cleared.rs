@@ -60,6 +60,10 @@ impl<L: Link> Door<L> {
         self.0.poll_flush(cx)
     }
 
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_close(cx)
+    }
+
     pub(super) fn queued_bytes(&self) -> usize {
         self.0.queued_bytes()
     }

@@ -304,6 +304,10 @@ where
             self.client.push(&Cleared::ours(frame));
         }
         // A client that does not read has no claim to more than this.
-        let _ = timeout(LAST_WORDS, poll_fn(|cx| self.client.poll_flush(cx))).await;
+        let farewell = async {
+            poll_fn(|cx| self.client.poll_flush(cx)).await?;
+            poll_fn(|cx| self.client.poll_close(cx)).await
+        };
+        let _ = timeout(LAST_WORDS, farewell).await;
     }
 }
