@@ -34,17 +34,16 @@ impl CatalogSource for Watched {
     fn snapshot(&self) -> Arc<Catalog> {
         self.newest.load_full()
     }
+
+    fn look_soon(&self) {
+        self.wanted.notify_one();
+    }
 }
 
 impl Watched {
     /// A catalog that knows nothing yet; [`Watched::watch`] fills it.
     pub(crate) fn new() -> Arc<Watched> {
         Arc::new(Watched { newest: ArcSwap::from_pointee(Catalog::empty()), wanted: Notify::new(), known: watch::Sender::new(false) })
-    }
-
-    /// Asks for a look now rather than at the next turn: something may have changed.
-    pub(crate) fn look_soon(&self) {
-        self.wanted.notify_one();
     }
 
     /// Waits until the catalog has been read once, at most for `deadline`. Without it everything is opaque, never permitted by accident.

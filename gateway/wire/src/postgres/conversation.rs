@@ -32,6 +32,9 @@ use crate::sql::{Analysis, Catalog, Renames, Sent, Session, Statement, Transacti
 pub trait CatalogSource: Send + Sync {
     /// The newest snapshot. Cheap: it is asked for with every statement.
     fn snapshot(&self) -> Arc<Catalog>;
+
+    /// Definitions may have changed upstream: the next snapshot is wanted soon.
+    fn look_soon(&self);
 }
 
 /// One PostgreSQL session after login.
@@ -52,6 +55,8 @@ pub struct Conversation {
     copy: Copy,
     next_request: RequestId,
     ended: VecDeque<Ended>,
+    /// Whether something that may change definitions was sent since the server was last idle.
+    defining: bool,
     /// Whether the client can be told something: not within a row, and not after the server's own last words.
     speechless: bool,
 }
@@ -147,6 +152,7 @@ impl Conversation {
             copy: Copy::No,
             next_request: 0,
             ended: VecDeque::new(),
+            defining: false,
             speechless: false,
         }
     }
@@ -163,6 +169,7 @@ impl Conversation {
             }
             Expected::Simple { sent, .. } | Expected::Execute { sent, .. } => {
                 for statement in &asked.runs.statements {
+                    self.defining |= may_define(&statement.meaning);
                     self.follow_names(statement);
                     sent.push_back(self.session.sent(statement));
                 }
@@ -485,6 +492,9 @@ impl Conversation {
         }
         if status == b'I' {
             self.portals.forget_confirmed();
+            if std::mem::take(&mut self.defining) {
+                self.catalog.look_soon();
+            }
         }
         self.session.ready(match status {
             b'I' => Transaction::Idle,
@@ -795,6 +805,12 @@ fn nothing() -> Arc<Meaning> {
     static NOTHING: std::sync::OnceLock<Arc<Meaning>> = std::sync::OnceLock::new();
     let facts = || Facts { kind: "empty".into(), resolved: true, ..Facts::default() };
     NOTHING.get_or_init(|| Arc::new(Meaning { actions: Vec::new(), effect: Effect::Reads, facts: facts() })).clone()
+}
+
+/// Whether a command may change what names mean to later ones.
+fn may_define(meaning: &Meaning) -> bool {
+    let defines = |verb| matches!(verb, Verb::Create | Verb::Alter | Verb::Drop | Verb::Administer | Verb::Call | Verb::Opaque);
+    meaning.actions.iter().any(|action| defines(action.verb))
 }
 
 fn is_opaque(meaning: &Meaning) -> bool {

@@ -146,6 +146,14 @@ pub const CATALOG_QUERIES: &[CatalogQuery] = &[
         rows_max: ROWS_MAX,
     },
     CatalogQuery {
+        name: "checks",
+        sql: "SELECT c.contypid, n.nspname, p.proname FROM pg_constraint c \
+              JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
+              JOIN pg_proc p ON p.oid = d.refobjid JOIN pg_namespace n ON n.oid = p.pronamespace WHERE c.contypid <> 0",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
         name: "children",
         sql: "SELECT i.inhrelid, i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f')",
         columns: 2,
@@ -172,6 +180,7 @@ SELECT pg_catalog.concat_ws(' ', \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(o.xmin::text::int8 * (o.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_operator o), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(k.xmin::text::int8 * (k.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_cast k), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(i.xmin::text::int8 * (i.inhrelid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_inherits i), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(d.xmin::text::int8 * (d.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_constraint d WHERE d.contypid <> 0), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(g.xmin::text::int8 * (g.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(s.xmin::text::int8 * (s.setrole::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_db_role_setting s), \
 (SELECT pg_catalog.string_agg(r.rolname, ',' ORDER BY r.rolname) FROM pg_catalog.pg_roles r WHERE r.rolsuper))";
@@ -210,6 +219,8 @@ pub(super) struct Known {
     functions: HashMap<Arc<str>, Vec<Function>>,
     operators: HashMap<Arc<str>, Vec<Operator>>,
     casts: Vec<Cast>,
+    /// Functions that the checks of a domain call.
+    checks: HashMap<u32, Vec<(Arc<str>, Arc<str>)>>,
     pub(super) cache: Cache,
 }
 
@@ -405,6 +416,19 @@ impl Known {
         numbers.iter().map(|number| (*number, &self.types[number]))
     }
 
+    /// Functions of somebody's that making a value of the type calls: the checks of a domain, and of those below it.
+    pub(super) fn checks_of(&self, oid: u32) -> Vec<&(Arc<str>, Arc<str>)> {
+        let mut checks = Vec::new();
+        let mut next = Some(oid);
+        // An array of a domain, a domain over a domain.
+        for _ in 0..8 {
+            let Some(oid) = next.filter(|oid| *oid >= FIRST_ADDED_OID) else { break };
+            checks.extend(self.checks.get(&oid).into_iter().flatten());
+            next = self.types.get(&oid).map(|found| if found.kind == b'd' { found.base } else { found.element });
+        }
+        checks
+    }
+
     pub(super) fn casts_to(&self, target: u32) -> impl Iterator<Item = &Cast> {
         self.casts.iter().filter(move |cast| cast.target == target)
     }
@@ -571,6 +595,11 @@ impl Reading {
         self.columns(&mut known, &by_oid)?;
         self.types(&mut known)?;
         self.functions(&mut known)?;
+        for mut row in self.next("checks")? {
+            let domain = row.number()?;
+            let function = (self.intern(row.text()?), self.intern(row.text()?));
+            known.checks.entry(domain).or_default().push(function);
+        }
         for mut row in self.next("children")? {
             let (child, parent) = (row.number()?, row.number()?);
             if let (Some(&child), Some(&parent)) = (by_oid.get(&child), by_oid.get(&parent)) {

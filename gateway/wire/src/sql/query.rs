@@ -767,8 +767,8 @@ impl<'a> Walk<'a> {
                 self.compound(node)
             }
             NodeEnum::TypeCast(cast) => {
-                self.optional(cast.arg.as_deref());
-                self.type_name(cast.type_name.as_ref())
+                let from = cast.arg.as_deref().map_or(Typed::Any, |arg| self.expression(arg));
+                self.type_name_from(cast.type_name.as_ref(), from)
             }
             NodeEnum::FuncCall(call) => self.function_call(call),
             NodeEnum::BoolExpr(expression) => {
@@ -1259,7 +1259,7 @@ impl<'a> Walk<'a> {
     /// Where no function has the name, it can be a type (a cast) or a column of a row.
     fn no_function(&mut self, schema: &str, name: &str, one: bool) {
         let known = self.known;
-        if one && self.type_named(schema, name) {
+        if one && self.type_named(schema, name, Typed::Any) {
             return;
         }
         let column = |source: &Source<'_>| source.relation.is_some_and(|relation| relation.has_column(name));
@@ -1410,6 +1410,10 @@ impl<'a> Walk<'a> {
 
     /// A type: making a value of it can run the checks of a domain, a cast function, code of somebody's.
     pub(super) fn type_name(&mut self, name: Option<&TypeName>) -> Typed {
+        self.type_name_from(name, Typed::Any)
+    }
+
+    fn type_name_from(&mut self, name: Option<&TypeName>, from: Typed) -> Typed {
         let Some(name) = name else {
             self.opaque();
             return Typed::Any;
@@ -1422,7 +1426,7 @@ impl<'a> Walk<'a> {
                 return Typed::Any;
             }
         };
-        if !self.type_named(&schema, &name) {
+        if !self.type_named(&schema, &name, from) {
             let relations = self.state.resolve(self.known, &schema, &name);
             self.wants.proven = false;
             // The row type of a relation; a type that nobody knows may hide checks.
@@ -1443,7 +1447,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Uses a type by its name, if there is one.
-    fn type_named(&mut self, schema: &str, name: &str) -> bool {
+    fn type_named(&mut self, schema: &str, name: &str, from: Typed) -> bool {
         let known = self.known;
         let types = self.state.types(known, schema, name);
         if self.state.has_made_type(name) {
@@ -1451,14 +1455,17 @@ impl<'a> Walk<'a> {
         }
         for &oid in &types {
             self.wants.proven &= known.type_input_is_inert(oid, 0);
-            for cast in known.casts_to(oid) {
+            for (schema, function) in known.checks_of(oid) {
+                self.call(schema.clone(), function.clone());
+            }
+            // A constant without a type takes the type's own way in, and no cast.
+            for cast in known.casts_to(oid).filter(|_| from != Typed::Literal) {
                 self.wants.proven = false;
                 if let (Some((schema, function)), false) = (&cast.function, cast.computes) {
                     self.call(schema.clone(), function.clone());
                 }
             }
         }
-        // Every server has these; a catalog that knows nothing still knows them.
         !types.is_empty()
     }
 }
