@@ -13,5 +13,6 @@ fn main() {
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let revoked = book::morning(Path::new(&directory), now * book::S);
-    println!("session {revoked} is the one that was revoked");
+    println!("session {revoked} is the one that was revoked; the log key is");
+    println!("{}", book::vkey(Path::new(&directory)));
 }

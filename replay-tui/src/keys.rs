@@ -112,7 +112,7 @@ pub const BINDINGS: &[Binding] = &[
     binding(Place::Timeline, "-+", "slower, faster: ½× to 16×", "speed"),
     binding(Place::Timeline, "↵", "open the step: the whole statement, parameters, decision", "open"),
     binding(Place::Timeline, "/nN", "find a text in statements and parameters; next, previous", "find"),
-    binding(Place::Timeline, "!", "next refused, failed or broken step", "next trouble"),
+    binding(Place::Timeline, "!", "next refused, failed or broken step", "trouble"),
     binding(Place::Timeline, "w", "wrap statements", "wrap"),
     binding(Place::Timeline, "esc", "stop the replay; back to the sessions", ""),
     binding(Place::Step, "↑↓", "scroll (also page keys)", "scroll"),

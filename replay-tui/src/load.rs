@@ -99,6 +99,8 @@ pub struct Loader {
     pins: Pins,
     reader: Option<SegmentReader>,
     segment: Option<u64>,
+    /// Whether that segment was the last when it was looked at.
+    in_last: bool,
     /// The number of the next entry, as far as it is known.
     next_seq: u64,
     last_time_ns: UnixNs,
@@ -127,6 +129,7 @@ impl Loader {
             pins,
             reader: None,
             segment: None,
+            in_last: false,
             next_seq: 0,
             last_time_ns: 0,
             stuck_at: None,
@@ -254,6 +257,12 @@ impl Loader {
 
     fn advance_in(&mut self, reader: &mut SegmentReader) -> io::Result<bool> {
         let before = reader.offset();
+        if self.in_last && self.is_half_written(reader)? {
+            reader.seek(before);
+            reader.refresh()?;
+            return Ok(false);
+        }
+        reader.seek(before);
         match reader.step()? {
             Stand::Frame { offset, frame } => {
                 self.take_frame(&frame, FrameAt { segment: self.at_segment(), offset });
@@ -276,9 +285,27 @@ impl Loader {
         }
     }
 
+    /// Whether the frame here is the newest, and lacks the end of its payloads because a writer is just at it. Its
+    /// checksum covers all but the payloads, which are written with it and behind it.
+    fn is_half_written(&mut self, reader: &mut SegmentReader) -> io::Result<bool> {
+        let Stand::Frame { frame, .. } = reader.step()? else { return Ok(false) };
+        let committer = &mut self.committer;
+        let mut sound = |record: Record<'_>| {
+            Entry::decode(record.entry).is_ok_and(|entry| record.payload_matches(&entry, committer))
+        };
+        if frame.records().all(&mut sound) {
+            return Ok(false);
+        }
+        let next = reader.offset();
+        let nothing_follows = reader.view(next, segment::BLOCK)?.iter().all(|byte| *byte == 0);
+        // The writer's lock is looked at only here, where it decides.
+        Ok(nothing_follows && self.storage.has_writer())
+    }
+
     /// At the end of what was written to a segment: of the last one, that is the end.
     fn pass_end(&mut self, reader: &mut SegmentReader, offset: u64) -> io::Result<bool> {
         let followed = self.following()?.is_some();
+        self.in_last = !followed;
         // A live writer may have sealed it since it was looked at.
         reader.refresh()?;
         if !followed {
@@ -305,6 +332,7 @@ impl Loader {
         let expected = self.segment.map_or(0, |segment| segment + 1);
         self.segment = Some(number);
         self.stuck_at = None;
+        self.in_last = self.following()?.is_none();
         if number > expected {
             let why =
                 format!("before it, {} missing", counted(number - expected, "segment is", "segments are"));
@@ -471,7 +499,7 @@ impl Loader {
             if let Ok(outcome) = read {
                 text.answer = outcome.answer;
                 text.facts.extend(outcome.facts);
-                text.facts.push(("outcome is".to_owned(), format!("entry {}", grouped(seq))));
+                text.facts.push(("ended in".to_owned(), format!("entry {}", grouped(seq))));
             }
         }
         self.committer = committer;

@@ -11,7 +11,7 @@ use crate::signs::{self, Tone};
 use crate::text::{self, Shown};
 
 /// The columns of labels and the blank after them.
-pub const LABEL_COLUMNS: usize = 12;
+pub const LABEL_COLUMNS: usize = 11;
 
 /// One line of a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,14 +129,14 @@ pub fn step(step: &Step, text: &StepText, problem: Option<&Problem>, columns: us
         page.write("decision", format!("{} {}{by}", sign.sign, sign.words), sign.tone);
         match outcome {
             Some(outcome) => {
-                let (words, tone) = signs::outcome(outcome, &text.answer);
+                let (mut words, tone) = signs::outcome(outcome, &text.answer);
+                if !words.contains(&text.answer) {
+                    words = format!("{words} · {}", text.answer);
+                }
                 let sent = figures::size(outcome.bytes);
                 let took = figures::duration(outcome.duration_us);
                 let tone = if tone == Tone::Faint { Tone::Plain } else { tone };
                 page.write("outcome", format!("{words} · {sent} sent · {took}"), tone);
-                if !text.answer.is_empty() {
-                    page.write("answer", &text.answer, Tone::Plain);
-                }
             }
             None if *prepare => {}
             None => page.write("outcome", "not recorded yet", Tone::Doubt),

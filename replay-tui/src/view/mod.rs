@@ -77,9 +77,14 @@ impl Canvas<'_> {
     }
 
     fn spans(&mut self, x: u16, y: u16, spans: Vec<Span<'_>>) {
-        if y < self.rows && x < self.columns {
-            self.buffer.set_line(x, y, &Line::from(spans), self.columns - x);
+        if y >= self.rows || x >= self.columns {
+            return;
         }
+        let line = Line::from(spans);
+        // What stood there before must leave no style behind.
+        let width = u16::try_from(line.width()).unwrap_or(u16::MAX).min(self.columns - x);
+        (x..x + width).for_each(|x| self.buffer[(x, y)].reset());
+        self.buffer.set_line(x, y, &line, self.columns - x);
     }
 
     /// Writes a row between the frame's sides.

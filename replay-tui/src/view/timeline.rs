@@ -202,7 +202,10 @@ fn answer(
     let answered = outcome.as_ref().filter(|outcome| !app.timeline.is_pending(outcome.at_ns));
     let (words, tone) = match answered {
         _ if refused && !policies.is_empty() => (policies, Tone::Refused),
-        _ if refused => ("no policy permits it".to_owned(), Tone::Refused),
+        _ if refused && text.is_some_and(|text| text.missing.is_none()) => {
+            ("no policy permits it".to_owned(), Tone::Refused)
+        }
+        _ if refused => return,
         Some(outcome) => signs::outcome(outcome, text.map_or("", |text| text.answer.as_str())),
         None if *prepare => return,
         None => ("…".to_owned(), Tone::Faint),

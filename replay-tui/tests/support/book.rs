@@ -103,10 +103,12 @@ impl Book {
             phase: "execute".into(),
             request,
         };
+        let first =
+            std::str::from_utf8(statement).unwrap_or_default().split_whitespace().next().unwrap_or("opaque");
         let payload = CommandPayload {
-            actions: vec!["select orders/public.customers".into()],
+            actions: vec![format!("{first} orders/public.orders").into()],
             errors: Vec::new(),
-            kind: "select".into(),
+            kind: first.into(),
             obligations: Vec::new(),
             parameters,
             policies: policies.iter().map(|policy| Cow::Owned((*policy).to_owned())).collect(),
@@ -208,6 +210,12 @@ pub fn int4(value: i32) -> Parameter<'static> {
 
 pub fn text(value: &str) -> Parameter<'_> {
     Parameter { binary: false, type_oid: 25, value: Some(Text::new(value.as_bytes())) }
+}
+
+/// The verifier key of a ledger's log key, as an auditor would have pinned it.
+pub fn vkey(directory: &Path) -> String {
+    let storage = Directory::open(directory).unwrap();
+    gatebook_ledger::reader::manifest(&storage).unwrap().vkey().to_string()
 }
 
 /// A morning's worth of sessions; gives the session that was revoked.
