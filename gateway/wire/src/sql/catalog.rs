@@ -424,7 +424,8 @@ impl Known {
         for _ in 0..8 {
             let Some(oid) = next.filter(|oid| *oid >= FIRST_ADDED_OID) else { break };
             checks.extend(self.checks.get(&oid).into_iter().flatten());
-            next = self.types.get(&oid).map(|found| if found.kind == b'd' { found.base } else { found.element });
+            next =
+                self.types.get(&oid).map(|found| if found.kind == b'd' { found.base } else { found.element });
         }
         checks
     }

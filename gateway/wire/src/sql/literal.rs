@@ -109,3 +109,63 @@ fn ends_a_token(byte: u8) -> bool {
             | b'?'
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::{Strings, parse};
+    use super::*;
+
+    /// Builds texts from parts, each next to each: one that gets a key must parse to the same tree with other numbers.
+    #[test]
+    fn texts_with_one_key_have_one_tree() {
+        #[rustfmt::skip]
+        let parts = [
+            "1", "23", "456789012", "4567890123", "id", "visits", "fee", "(", ")", ",", "+", "-", "*", "/", "=", "<", ">=", " ", "\n",
+            ".", "e", "1.5", "::int", "FROM", "WHERE", "LIMIT", "float(", "numeric(10,", "ARRAY[", "]", "$1", "'1'", "--", "/*", "!",
+            "0x", "_1", "a1", "IN (", "BETWEEN", "AND", "?", "interval(", "bit(", "FETCH FIRST", "OFFSET", "@", "time(",
+        ];
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).expect("it is below")
+        };
+        let (mut keyed, mut parsed) = (0, 0);
+        for _ in 0..20_000 {
+            let mut text = String::from("SELECT ");
+            for _ in 0..next(9) {
+                text.push_str(parts[next(parts.len())]);
+                if next(2) == 0 {
+                    text.push(' ');
+                }
+            }
+            let Some(key) = literal_key(&text) else { continue };
+            let tree = tree(&text);
+            for digits in ["7", "900000001", "00"] {
+                let other = key.replace(PLACEHOLDER, digits);
+                assert_eq!(literal_key(&other).as_ref(), Some(&key), "{text}");
+                assert_eq!(tree, super::tests::tree(&other), "{text} / {other}");
+            }
+            keyed += 1;
+            parsed += usize::from(tree.is_some());
+        }
+        assert!(keyed > 5_000 && parsed > 500, "{keyed} {parsed}");
+    }
+
+    /// The tree of a text without the values of its integers and without positions.
+    fn tree(text: &str) -> Option<String> {
+        let mut shown = format!("{:?}", parse(text, Strings::Standard).ok()?);
+        for name in ["location: ", "ival: ", "stmt_len: ", "list_start: ", "list_end: "] {
+            let mut out = String::new();
+            let mut rest = shown.as_str();
+            while let Some(at) = rest.find(name) {
+                out.push_str(&rest[..at + name.len()]);
+                rest = rest[at + name.len()..].trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+            }
+            out.push_str(rest);
+            shown = out;
+        }
+        Some(shown)
+    }
+}
