@@ -2,10 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use gatebook_tests::gateway::Setup;
 use gatebook_tests::machine::{self, START_MAX};
 use gatebook_tests::postgres::{APP, APP_PASSWORD, Environment};
-use gatebook_tests::{Child, Postgres};
+use gatebook_tests::{Child, Gateway, Issuer, Postgres};
 use tempfile::TempDir;
+
+/// What the gateway decides by: a team's set, with a rule that guards a table, not one rule that permits everything.
+const POLICIES: &str = r#"
+permit (principal in Group::"developers", action == Action::"login", resource in Resource::"orders-db");
+permit (principal in Group::"developers", action in [Action::"read", Action::"write"], resource in Database::"orders-db/orders");
+permit (principal in Group::"dba", action, resource in Resource::"orders-db");
+permit (principal in Group::"auditors", action in Action::"read", resource in Database::"orders-db/orders");
+forbid (principal, action, resource in Table::"orders-db/orders/public.wages") unless { principal in Group::"payroll" };
+"#;
 
 /// The server behind all lanes, and what it holds.
 pub(crate) struct Upstream<'a> {
@@ -26,7 +36,18 @@ pub(crate) struct Lane {
 
 enum Kind {
     Direct,
-    Through { server: Child, port: u16, authority: PathBuf, _folder: TempDir },
+    Through {
+        server: Box<Child>,
+        port: u16,
+        authority: PathBuf,
+        _folder: TempDir,
+    },
+    /// Started afresh for each run, with its ledger in a folder of this one.
+    Gatebook {
+        ledgers: PathBuf,
+        kind: &'static str,
+        issuer: Issuer,
+    },
 }
 
 /// A lane in use for one run.
@@ -35,6 +56,7 @@ pub(crate) struct Running {
     pub(crate) environment: Environment,
     /// The process in the middle.
     pub(crate) process: Option<u32>,
+    gateway: Option<(Gateway, TempDir)>,
 }
 
 /// What a gateway's ledger says about one run.
@@ -52,36 +74,74 @@ impl Lane {
             "direct" => Ok(vec![Self { via: "direct", kind: Kind::Direct }]),
             "haproxy" => Ok(vec![haproxy(postgres)]),
             "pgbouncer" => Ok(vec![pgbouncer(postgres)]),
-            "gatebook" => Ok(Vec::new()),
+            "gatebook" => Ok(gatebook()),
             _ => Err(format!("no lane is called {name}")),
         }
     }
 
     /// Where this lane's ledger lies: none where there is no ledger.
     pub(crate) fn ledger(&self) -> Option<&'static str> {
-        None
+        match &self.kind {
+            Kind::Gatebook { kind, .. } => Some(kind),
+            _ => None,
+        }
     }
 
     /// Makes it ready for one run.
     pub(crate) fn open(&self, postgres: &Postgres) -> Running {
         let mut environment = postgres.environment(APP, APP_PASSWORD);
+        let mut gateway = None;
         let process = match &self.kind {
             Kind::Direct => None,
+            Kind::Gatebook { ledgers, issuer, .. } => {
+                let folder = tempfile::Builder::new().prefix("gatebook-bench-").tempdir_in(ledgers);
+                let folder = folder.expect("the ledger's folder can be written");
+                let setup = Setup::new(postgres, issuer).policies(POLICIES);
+                let started =
+                    setup.ledger(&folder.path().join("ledger")).top("[log]\nlevel = \"warn\"").start();
+                environment = started.environment(&issuer.token("bench", &["developers"]));
+                let process = started.id();
+                gateway = Some((started, folder));
+                Some(process)
+            }
             Kind::Through { server, port, authority, .. } => {
                 environment.port = *port;
                 environment.authority.clone_from(authority);
                 Some(server.id())
             }
         };
-        Running { environment, process }
+        Running { environment, process, gateway }
     }
 }
 
 impl Running {
     /// Ends the run. A gateway is stopped, and its ledger verified and counted.
     pub(crate) fn close(self) -> Option<Recorded> {
-        None
+        let (mut gateway, _folder) = self.gateway?;
+        let stopped = gateway.stop();
+        let ledger = gateway.ledger();
+        let verdict = ledger.verify();
+        let broken = if !stopped.success() {
+            Some(format!("the gateway stopped with {stopped}"))
+        } else if verdict.is_sound() {
+            None
+        } else {
+            Some(format!("the ledger does not verify: {}", verdict.said))
+        };
+        Some(Recorded { executions: ledger.executions(), broken })
     }
+}
+
+/// The gateway, once with its ledger in memory and once on a disk.
+fn gatebook() -> Vec<Lane> {
+    let memory = PathBuf::from("/dev/shm");
+    let places = [(memory, "tmpfs"), (machine::cache(), "disk")];
+    let there = places.into_iter().filter(|(folder, _)| folder.is_dir());
+    let lane = |(ledgers, kind)| Lane {
+        via: "gatebook",
+        kind: Kind::Gatebook { ledgers, kind, issuer: Issuer::start() },
+    };
+    there.map(lane).collect()
 }
 
 /// TLS passed through: the floor of what any program in the middle costs.
@@ -101,7 +161,10 @@ fn haproxy(postgres: &Postgres) -> Lane {
     let server = Child::start("haproxy", command);
     listening(port);
     let authority = postgres.authority_file();
-    Lane { via: "haproxy", kind: Kind::Through { server, port, authority, _folder: folder } }
+    Lane {
+        via: "haproxy",
+        kind: Kind::Through { server: Box::new(server), port, authority, _folder: folder },
+    }
 }
 
 /// Session pooling, TLS towards both sides, as the gateway has it.
@@ -132,7 +195,10 @@ fn pgbouncer(postgres: &Postgres) -> Lane {
     let server = Child::start("pgbouncer", command);
     listening(port);
     let authority = at("ca.crt");
-    Lane { via: "pgbouncer", kind: Kind::Through { server, port, authority, _folder: folder } }
+    Lane {
+        via: "pgbouncer",
+        kind: Kind::Through { server: Box::new(server), port, authority, _folder: folder },
+    }
 }
 
 fn listening(port: u16) {

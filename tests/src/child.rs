@@ -11,6 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// How many lines of a program are shown when a test fails.
+const LAST_WORDS_MAX: usize = 25;
+/// How many characters of each.
+const LINE_MAX: usize = 300;
+
 type Birth = (Command, Sender<std::io::Result<std::process::Child>>);
 
 fn nursery() -> &'static Mutex<Sender<Birth>> {
@@ -184,8 +189,10 @@ impl Drop for Child {
         self.kill();
         if std::thread::panicking() {
             let lines = self.lines();
-            let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!("--- last words of {} ---\n{}", self.name, tail.join("\n"));
+            eprintln!("--- last words of {} ---", self.name);
+            for line in &lines[lines.len().saturating_sub(LAST_WORDS_MAX)..] {
+                eprintln!("{}", line.chars().take(LINE_MAX).collect::<String>());
+            }
         }
     }
 }

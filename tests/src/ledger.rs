@@ -83,6 +83,24 @@ impl Ledger {
         );
     }
 
+    /// How many executions it holds, without keeping them.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn executions(&self) -> u64 {
+        use std::io::{BufRead, BufReader};
+        let mut command = Program::new(machine::binary("gatebook-ledger"));
+        command.arg("show").arg(&self.folder).arg("--json").stdout(std::process::Stdio::piped());
+        let mut show = command.spawn().expect("the ledger's program runs");
+        let lines = BufReader::new(show.stdout.take().expect("stdout is piped")).lines();
+        let executes =
+            |line: &String| line.contains(r#""event":"command""#) && line.contains(r#""phase":"execute""#);
+        let count = lines.map_while(Result::ok).filter(executes).count();
+        assert!(show.wait().is_ok_and(|status| status.success()), "the ledger cannot be read");
+        count as u64
+    }
+
     /// Every event, as `gatebook-ledger show --json` prints them.
     ///
     /// # Panics
@@ -192,6 +210,8 @@ impl Ledger {
         };
         self.events()
             .into_iter()
+            // The last write of a gateway that still runs may be under way.
+            .filter(|event| event["unfinished"] != true)
             .map(|event| Event {
                 name: name(&event).unwrap_or_else(|| panic!("an event without a name: {event}")),
                 session: event["session"].as_u64().unwrap_or(0),

@@ -30,7 +30,15 @@ impl World {
     /// When any of it does not come up.
     #[must_use]
     pub fn with(change: impl FnOnce(Setup<'_>) -> Setup<'_>) -> Self {
-        let postgres = Postgres::logging();
+        Self::before(Postgres::logging(), change)
+    }
+
+    /// A world around a server that was prepared.
+    ///
+    /// # Panics
+    /// When any of it does not come up.
+    #[must_use]
+    pub fn before(postgres: Postgres, change: impl FnOnce(Setup<'_>) -> Setup<'_>) -> Self {
         let issuer = Issuer::start();
         let gateway = change(Setup::new(&postgres, &issuer)).start();
         Self { gateway, issuer, postgres }
