@@ -32,6 +32,9 @@ use crate::session::{Signal, Signals, Target, Ticket, Totals};
 /// How many bytes of records may wait for the writer before sessions stop reading.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
+/// How long a record that nobody waits for may lie in memory.
+const UNWANTED_WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// How long to wait before the ledger is opened again after it failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -103,6 +106,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// Whether somebody waits for what is queued; what nobody waits for is written with what comes next, or a moment later.
+    wanted: bool,
     items: Vec<Item>,
     bytes: Vec<u8>,
     starved: Vec<Weak<Slot>>,
@@ -154,8 +159,21 @@ impl Slot {
 }
 
 impl Shared {
-    /// Queues a record; its ticket counts from 1 within its slot.
+    /// Queues a record, and has it written at once.
     fn push<B: Body>(&self, slot: Option<&Arc<Slot>>, body: &B, payload: Option<&B::Payload>) -> Ticket {
+        let ticket = self.queue(slot, body, payload);
+        self.want();
+        ticket
+    }
+
+    /// Has what is queued written at once.
+    fn want(&self) {
+        self.queue.lock().wanted = true;
+        self.filled.notify_one();
+    }
+
+    /// Queues a record; its ticket counts from 1 within its slot.
+    fn queue<B: Body>(&self, slot: Option<&Arc<Slot>>, body: &B, payload: Option<&B::Payload>) -> Ticket {
         let time_ns = now_ns();
         let mut queue = self.queue.lock();
         let before = queue.bytes.len();
@@ -165,7 +183,6 @@ impl Shared {
         queue.items.push(Item { kind: B::KIND, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
         drop(queue);
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.filled.notify_one();
         ticket
     }
 
@@ -263,11 +280,12 @@ impl Recorder {
     /// # Errors
     /// [`StartError`]: without a ledger nothing is served.
     pub(crate) fn start(config: &LedgerConfig) -> Result<(Recorder, Found), StartError> {
-        let system = |path: &Path| {
-            let path = path.to_owned();
-            move |error| StartError::System { path, error }
-        };
-        let storage: Arc<dyn Storage> = Arc::new(Directory::create(&config.path).map_err(system(&config.path))?);
+        let directory = Directory::create(&config.path).map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        Recorder::over(config, Arc::new(directory))
+    }
+
+    /// The same over any storage.
+    pub(crate) fn over(config: &LedgerConfig, storage: Arc<dyn Storage>) -> Result<(Recorder, Found), StartError> {
         let opener = Opener { config: config.clone(), storage };
         let (writer, found) = opener.open()?;
         let shared = Arc::new(Shared {
@@ -286,7 +304,7 @@ impl Recorder {
             commands: AtomicU64::new(0),
         });
         let thread = Thread { shared: shared.clone(), opener, items: Vec::new(), bytes: Vec::new() };
-        std::thread::Builder::new().name("ledger".into()).spawn(move || thread.run(writer)).map_err(system(&config.path))?;
+        std::thread::Builder::new().name("ledger".into()).spawn(move || thread.run(writer)).map_err(|error| StartError::System { path: config.path.clone(), error })?;
         Ok((Recorder { shared }, found))
     }
 
@@ -452,7 +470,12 @@ impl Book {
         self.shared.queued_bytes.load(Ordering::Relaxed) < QUEUE_BYTES_MAX
     }
 
-    /// Records a command and its decision.
+    /// Has what was recorded made durable now; without it that happens a moment later.
+    pub(crate) fn commit(&self) {
+        self.shared.want();
+    }
+
+    /// Records a command and its decision; [`Book::commit`] has it made durable.
     pub(crate) fn command(&self, entry: &CommandEntry<'_>) -> Ticket {
         let CommandEntry { command, decision, .. } = entry;
         let body = event::CommandBody {
@@ -480,7 +503,7 @@ impl Book {
             statement: event::Text::new(&command.statement),
         };
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
-        self.shared.push(Some(&self.slot), &body, Some(&payload))
+        self.shared.queue(Some(&self.slot), &body, Some(&payload))
     }
 
     /// Records how a command came out. Nobody waits for it.
@@ -507,7 +530,7 @@ impl Book {
                 _ => None,
             },
         };
-        self.shared.push(Some(&self.slot), &body, Some(&payload));
+        self.shared.queue(Some(&self.slot), &body, Some(&payload));
     }
 
     /// What records cancel requests for this session.
@@ -696,7 +719,8 @@ impl Thread {
     fn reopen(&mut self) -> Option<Writer> {
         let mut told = String::new();
         loop {
-            self.take(Some(REOPEN_PAUSE), true);
+            std::thread::sleep(REOPEN_PAUSE);
+            self.take(Duration::ZERO);
             // What was queued belongs to sessions that have ended.
             self.drop_taken();
             if self.shared.stopping.load(Ordering::Acquire) {
@@ -723,7 +747,7 @@ impl Thread {
     fn write(&mut self, writer: &mut Writer) -> Halt {
         let mut next_checkpoint = Instant::now() + self.opener.config.checkpoint_interval;
         loop {
-            self.take(Some(next_checkpoint.saturating_duration_since(Instant::now())), false);
+            self.take(UNWANTED_WAIT_MAX);
             let stopping = self.shared.stopping.load(Ordering::Acquire) && self.items.is_empty();
             if !self.items.is_empty()
                 && let Err(error) = self.commit(writer)
@@ -742,15 +766,13 @@ impl Thread {
         }
     }
 
-    /// Takes what is queued, waiting for at most `pause` where there is nothing (or in any case, `always`).
-    fn take(&mut self, pause: Option<Duration>, always: bool) {
+    /// Takes what is queued, after waiting for at most `pause` for somebody to want it.
+    fn take(&mut self, pause: Duration) {
         let mut queue = self.shared.queue.lock();
-        if (queue.items.is_empty() || always)
-            && !self.shared.stopping.load(Ordering::Acquire)
-            && let Some(pause) = pause
-        {
+        if !queue.wanted && !self.shared.stopping.load(Ordering::Acquire) {
             self.shared.filled.wait_for(&mut queue, pause);
         }
+        queue.wanted = false;
         std::mem::swap(&mut self.items, &mut queue.items);
         std::mem::swap(&mut self.bytes, &mut queue.bytes);
         let starved = std::mem::take(&mut queue.starved);

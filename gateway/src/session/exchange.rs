@@ -52,6 +52,8 @@ pub(crate) struct Exchange {
     fed: blake3::Hasher,
     totals: Totals,
     violation: Option<Violation>,
+    /// Whether commands were recorded since the last commit.
+    uncommitted: bool,
 }
 
 /// A command that was asked for and has not ended.
@@ -86,6 +88,7 @@ impl Exchange {
             fed: blake3::Hasher::new(),
             totals: Totals::default(),
             violation: None,
+            uncommitted: false,
         }
     }
 
@@ -114,12 +117,20 @@ impl Exchange {
             let rows_max = if self.terms.shadow { None } else { decision.rows_max() };
             self.open.push_back(Open { request, gate, asked, rows: 0, rows_max, bytes: 0, fed_bytes: 0 });
         }
+        self.uncommitted = true;
         // The answer of a command waits for the records of all that were asked for with it.
         let asked_with = intent.commands.len();
         self.open.iter_mut().rev().take(asked_with).for_each(|open| open.gate = gate);
         match refusal {
             Some(refusal) => Verdict::Refuse(refusal, gate),
             None => Verdict::Permit(if may_change { gate } else { 0 }),
+        }
+    }
+
+    /// Has the commands recorded so far made durable: one sync for all that came together.
+    pub(super) fn commit(&mut self) {
+        if std::mem::take(&mut self.uncommitted) {
+            self.book.commit();
         }
     }
 

@@ -6,6 +6,9 @@ mod registry;
 mod relay;
 mod signal;
 
+#[cfg(test)]
+mod durability_tests;
+
 pub(crate) use exchange::{Exchange, Terms, Totals};
 pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, Target};
 pub(crate) use relay::relay;

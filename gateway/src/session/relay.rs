@@ -96,6 +96,7 @@ where
                 Ok(pumped) => moved |= pumped,
                 Err(violation) => return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation)),
             }
+            self.exchange.commit();
             let client_flushed = match self.client.poll_flush(cx) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(_)) if self.leaving.is_none() => {

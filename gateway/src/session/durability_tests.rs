@@ -1,0 +1,249 @@
+//! Durability is real: over a storage whose sync can be stalled and can fail, with the relay, the recorder and the writer's thread as they run.
+//!
+//! While a sync hangs, no byte of a write reaches the upstream and no byte of a read's answer reaches the client; when it fails, none ever does.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, BytesMut};
+use gatebook_ledger::Memory;
+use gatebook_wire::postgres::conversation::{CatalogSource, Conversation};
+use gatebook_wire::postgres::frame::{Decoder, Frame, Message};
+use gatebook_wire::postgres::report::{put_string, ready_for_query};
+use gatebook_wire::protocol::EndReason;
+use gatebook_wire::sql::{Catalog, Session, Start};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::{Exchange, Terms, relay};
+use crate::config::LedgerConfig;
+use crate::identity::{Principal, PrincipalKind};
+use crate::link::Framed;
+use crate::policy::{Live, Standing, Subject, SubjectKind, login};
+use crate::record::{Opened, Recorder};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+/// So often the relay is given its turn before nothing is concluded: on one thread it runs whenever it was woken.
+const TURNS: usize = 200;
+
+struct NoCatalog;
+
+impl CatalogSource for NoCatalog {
+    fn snapshot(&self) -> Arc<Catalog> {
+        Arc::new(Catalog::empty())
+    }
+
+    fn look_soon(&self) {}
+}
+
+/// A session between a client and an upstream that the test plays, over a ledger in memory.
+struct Stage {
+    storage: Memory,
+    client: Peer,
+    upstream: Peer,
+    relay: tokio::task::JoinHandle<EndReason>,
+    _folder: tempfile::TempDir,
+}
+
+struct Peer {
+    stream: DuplexStream,
+    decoder: Decoder,
+    incoming: BytesMut,
+}
+
+impl Peer {
+    fn new(stream: DuplexStream, decoder: Decoder) -> Peer {
+        Peer { stream, decoder, incoming: BytesMut::new() }
+    }
+
+    async fn say(&mut self, messages: &[Message]) {
+        for message in messages {
+            self.stream.write_all(message.bytes()).await.expect("the relay listens");
+        }
+    }
+
+    /// The tags of what arrives, up to and with `last`.
+    async fn hear(&mut self, last: u8) -> Vec<char> {
+        let hear = async {
+            let mut tags = Vec::new();
+            loop {
+                while let Some(frame) = self.decoder.decode(&mut self.incoming).expect("frames are well formed") {
+                    tags.push(char::from(frame.tag()));
+                    if frame.tag() == last && !matches!(&frame, Frame::Run(run) if run.goes_on) {
+                        return tags;
+                    }
+                }
+                assert_ne!(self.stream.read_buf(&mut self.incoming).await.expect("the relay speaks"), 0, "closed after {tags:?}");
+            }
+        };
+        tokio::time::timeout(DEADLINE, hear).await.expect("the message comes")
+    }
+
+    /// Whether nothing arrives, however often the relay has its turn.
+    async fn hears_nothing(&mut self) -> bool {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        let mut byte = [0];
+        let read = tokio::select! {
+            biased;
+            read = self.stream.read(&mut byte) => Some(read),
+            () = std::future::ready(()) => None,
+        };
+        read.is_none()
+    }
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let folder = tempfile::tempdir().expect("a folder");
+        let policies = folder.path().join("policies");
+        std::fs::create_dir(&policies).expect("a folder");
+        std::fs::write(policies.join("all.cedar"), "permit (principal, action, resource);").expect("a policy");
+        let storage = Memory::new();
+        let config = LedgerConfig {
+            path: folder.path().join("unused"),
+            keys: folder.path().join("keys"),
+            origin: "test.example/ledger".into(),
+            checkpoint_interval: Duration::from_secs(3600),
+            checkpoint_copies: Vec::new(),
+            free_warn: 3,
+            free_alarm: 2,
+            free_refuse: 1,
+        };
+        let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).expect("the recorder starts");
+        let subject = Subject::new(SubjectKind::User, "test", "someone", []).expect("a subject");
+        let standing = Arc::new(Standing { chain: vec![subject], resource: "db".into(), database: "d".into(), role: "r".into(), protocol: "postgres" });
+        let policy = Arc::new(Live::open(&policies).expect("the policy loads"));
+        let decision = policy.load().decide(&standing, &login("r"));
+        let principal = Principal::for_test(PrincipalKind::User, "test", "someone", &[]);
+        let opened = Opened {
+            principal: &principal,
+            standing: &standing,
+            decision: &decision,
+            source: ([127, 0, 0, 1], 1).into(),
+            application: "test",
+            expires: SystemTime::now() + DEADLINE,
+            shadow: false,
+        };
+        let book = recorder.open_session(&opened, DEADLINE).await.expect("the session opens");
+        let catalog = Catalog::empty();
+        let start = Start { database: "d".into(), role: "r".into(), search_path: None };
+        let machine = Conversation::new("d".into(), Session::new(start, &catalog), Arc::new(NoCatalog));
+        let (client, ours) = tokio::io::duplex(1 << 16);
+        let (upstream, theirs) = tokio::io::duplex(1 << 16);
+        let terms = Terms { standing, shadow: false, reads_when_written: false };
+        let relay = tokio::spawn(async move {
+            let mut exchange = Exchange::new(terms, policy, book);
+            let client = Framed::new(ours, Decoder::client(1 << 20), BytesMut::new());
+            let upstream = Framed::new(theirs, Decoder::upstream(1 << 20), BytesMut::new());
+            let reason = relay(machine, client, upstream, &mut exchange).await;
+            let (book, _, totals, _) = exchange.close();
+            book.close(reason, &totals);
+            reason
+        });
+        Stage {
+            storage,
+            client: Peer::new(client, Decoder::upstream(1 << 20)),
+            upstream: Peer::new(upstream, Decoder::client(1 << 20)),
+            relay,
+            _folder: folder,
+        }
+    }
+
+    /// Waits until the writer hangs in its sync.
+    async fn stalled(&self) {
+        let stalled = async {
+            while self.storage.stalled_syncs() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, stalled).await.expect("the writer reaches its sync");
+    }
+}
+
+fn query(sql: &str) -> Message {
+    Message::build(b'Q', |out| put_string(out, sql))
+}
+
+fn complete(tag: &str) -> Message {
+    Message::build(b'C', |out| put_string(out, tag))
+}
+
+fn row(value: &str) -> Message {
+    Message::build(b'D', |out| {
+        out.put_i16(1);
+        out.put_i32(i32::try_from(value.len()).expect("short"));
+        out.put_slice(value.as_bytes());
+    })
+}
+
+fn description() -> Message {
+    Message::build(b'T', |out| {
+        out.put_i16(1);
+        put_string(out, "c");
+        out.put_slice(&[0; 18]);
+    })
+}
+
+#[tokio::test]
+async fn no_byte_of_a_write_reaches_the_upstream_while_the_disk_stalls() {
+    let mut stage = Stage::set().await;
+    stage.storage.stall_sync(true);
+    stage.client.say(&[query("insert into t values (1)")]).await;
+    stage.stalled().await;
+    assert!(stage.upstream.hears_nothing().await, "the write went before its record was durable");
+    stage.storage.stall_sync(false);
+    assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    stage.upstream.say(&[complete("INSERT 0 1"), ready_for_query(b'I')]).await;
+    assert_eq!(stage.client.hear(b'Z').await, ['C', 'Z']);
+}
+
+#[tokio::test]
+async fn no_byte_of_a_reads_answer_reaches_the_client_while_the_disk_stalls() {
+    let mut stage = Stage::set().await;
+    stage.storage.stall_sync(true);
+    stage.client.say(&[query("select 1")]).await;
+    // It overlaps the disk: the upstream has it, and answers.
+    assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    stage.upstream.say(&[description(), row("1"), complete("SELECT 1"), ready_for_query(b'I')]).await;
+    stage.stalled().await;
+    assert!(stage.client.hears_nothing().await, "the answer went before its command's record was durable");
+    stage.storage.stall_sync(false);
+    assert_eq!(stage.client.hear(b'Z').await, ['T', 'D', 'C', 'Z']);
+}
+
+#[tokio::test]
+async fn a_failed_disk_ends_the_session_and_neither_write_nor_answer_ever_goes() {
+    for (sql, overlaps) in [("insert into t values (1)", false), ("select 1", true)] {
+        let mut stage = Stage::set().await;
+        stage.storage.stall_sync(true);
+        stage.client.say(&[query(sql)]).await;
+        if overlaps {
+            assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+            stage.upstream.say(&[description(), row("1"), complete("SELECT 1"), ready_for_query(b'I')]).await;
+        }
+        stage.stalled().await;
+        stage.storage.fail_from(0);
+        stage.storage.stall_sync(false);
+        assert_eq!(stage.client.hear(b'E').await, ['E'], "{sql}: nothing but the last words");
+        assert_eq!(tokio::time::timeout(DEADLINE, stage.relay).await.expect("it ends").expect("it does not panic"), EndReason::LedgerUnavailable);
+        let mut rest = Vec::new();
+        stage.upstream.stream.read_to_end(&mut rest).await.expect("the relay is gone");
+        assert!(rest.is_empty(), "{sql}: {rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn pipelined_writes_share_their_waits() {
+    let mut stage = Stage::set().await;
+    let before = stage.storage.calls();
+    let inserts: Vec<Message> = (0..1000).map(|number| query(&format!("insert into t values ({number})"))).collect();
+    let mut bytes = BytesMut::new();
+    inserts.iter().for_each(|insert| bytes.extend_from_slice(insert.bytes()));
+    stage.client.stream.write_all(&bytes).await.expect("the relay listens");
+    for _ in 0..1000 {
+        assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    }
+    let calls = stage.storage.calls() - before;
+    assert!(calls <= 60, "{calls} writes and syncs for 1,000 pipelined inserts");
+}
