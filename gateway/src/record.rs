@@ -32,6 +32,12 @@ use crate::session::{Signal, Signals, Target, Ticket, Totals};
 /// How many bytes of records may wait for the writer before sessions stop reading.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
+/// Room on the ledger's disk that is kept for the last words: the close of every session that a full disk cut off.
+const RESERVE_BYTES: usize = 4 << 20;
+
+/// The name of the file that keeps it.
+const RESERVE: &str = "reserve";
+
 /// How long a record that nobody waits for may lie in memory.
 const UNWANTED_WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -303,6 +309,7 @@ impl Recorder {
             entries: AtomicU64::new(0),
             commands: AtomicU64::new(0),
         });
+        opener.keep_reserve();
         let thread = Thread { shared: shared.clone(), opener, items: Vec::new(), bytes: Vec::new() };
         std::thread::Builder::new().name("ledger".into()).spawn(move || thread.run(writer)).map_err(|error| StartError::System { path: config.path.clone(), error })?;
         Ok((Recorder { shared }, found))
@@ -639,6 +646,30 @@ impl Opener {
         Ok((writer, found))
     }
 
+    /// Keeps room for the last words; tells whether there was any.
+    fn keep_reserve(&self) -> bool {
+        let path = self.config.path.join(RESERVE);
+        let kept = || {
+            if std::fs::metadata(&path).is_ok_and(|file| file.len() == RESERVE_BYTES as u64) {
+                return Ok(());
+            }
+            let mut file = std::fs::File::create(&path)?;
+            // Written, not only claimed: some filesystems give no room for zeros that nobody wrote.
+            std::io::Write::write_all(&mut file, &vec![0xa5; RESERVE_BYTES])?;
+            file.sync_all()
+        };
+        let result: std::io::Result<()> = kept();
+        if result.is_err() {
+            self.release_reserve();
+        }
+        result.is_ok()
+    }
+
+    /// Gives the room up.
+    fn release_reserve(&self) {
+        let _ = std::fs::remove_file(self.config.path.join(RESERVE));
+    }
+
     /// The principals that were revoked: the ledger is the only store of that.
     fn revoked(&self) -> std::io::Result<HashSet<String>> {
         let mut revoked = HashSet::new();
@@ -702,6 +733,7 @@ impl Thread {
                         "ledger: cannot write; these sessions ended and new ones are refused. Free space or mend the disk; the gateway resumes by itself"
                     );
                     drop(writer);
+                    self.opener.release_reserve();
                     match self.reopen() {
                         Some(reopened) => writer = reopened,
                         None => {
@@ -727,6 +759,14 @@ impl Thread {
                 return None;
             }
             match self.opener.open() {
+                // The last words are written; without room for the next ones nothing more is begun.
+                Ok(_) if !self.opener.keep_reserve() => {
+                    let error = "no room to go on; free some space".to_owned();
+                    if error != told {
+                        tracing::error!(%error, "ledger: its sessions are closed, and new ones are refused");
+                        told = error;
+                    }
+                }
                 Ok((writer, found)) => {
                     self.shared.syncing_since.store(0, Ordering::Release);
                     self.shared.failed.store(false, Ordering::Release);

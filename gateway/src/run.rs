@@ -27,8 +27,8 @@ use crate::record::{Recorder, StartError, Unavailable};
 const BACKLOG: u32 = 4096;
 /// How often time, disk and policies are looked at.
 const TURN: Duration = Duration::from_millis(500);
-/// How many turns lie between two looks at the policy folder.
-const POLICY_TURNS: u32 = 4;
+/// How many turns lie between two looks at policies and certificates.
+const FILE_TURNS: u32 = 4;
 /// How long the last records have at the end.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -109,8 +109,11 @@ async fn serve_until_told(config: Config) -> Result<(), ServeError> {
             _ = turn.tick() => {
                 turns = turns.wrapping_add(1);
                 running.look_after(&mut warned).await;
-                if turns.is_multiple_of(POLICY_TURNS) && running.gateway.policy.has_changed() {
-                    running.reload().await;
+                if turns.is_multiple_of(FILE_TURNS) {
+                    running.reload_certificates();
+                    if running.gateway.policy.has_changed() {
+                        running.reload_policies().await;
+                    }
                 }
             }
         }
@@ -202,9 +205,14 @@ impl Running {
         }
     }
 
-    /// Reads policies and certificates anew. What cannot be read leaves what was there.
-    pub(crate) async fn reload(&self) {
-        let gateway = &self.gateway;
+    /// Reads certificates and policies anew.
+    async fn reload(&self) {
+        self.reload_certificates();
+        self.reload_policies().await;
+    }
+
+    /// Reads certificates anew where they changed. What cannot be read leaves what was there.
+    fn reload_certificates(&self) {
         for listening in &self.listenings {
             match listening.tls.as_ref().map(ServerTls::reload) {
                 Some(Ok(true)) => tracing::info!(address = %listening.listener.address, "certificates read anew"),
@@ -212,11 +220,16 @@ impl Running {
                 _ => {}
             }
         }
-        for served in gateway.resources() {
+        for served in self.gateway.resources() {
             if let Err(error) = served.upstream.reload() {
                 tracing::error!(resource = served.upstream.resource().name, %error, "the upstream's authorities stay as they were");
             }
         }
+    }
+
+    /// Reads policies anew. A broken edit leaves those in force, and says so.
+    async fn reload_policies(&self) {
+        let gateway = &self.gateway;
         let mistaken = |mistakes: Vec<policy::Mistake>| {
             let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
             gateway.recorder.record_rejected_policies(&gateway.policy.current(), &lines);

@@ -111,6 +111,19 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`] by who is at fault; the deadline covers everything up to the upstream's readiness.
     pub(crate) async fn connect(&self, role: &Role, database: &str, settings: &[(&str, &str)]) -> Result<Connected, UpstreamError> {
+        match self.try_connect(role, database, settings).await {
+            // The password may have been changed a moment ago: it is read anew, once.
+            Err(UpstreamError::Refused(report)) if report.code == report::INVALID_PASSWORD => {
+                if let Some(password) = &role.password {
+                    password.forget().await;
+                }
+                self.try_connect(role, database, settings).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_connect(&self, role: &Role, database: &str, settings: &[(&str, &str)]) -> Result<Connected, UpstreamError> {
         let connect = async {
             let (stream, binding) = self.open().await?;
             let mut connected = Connected {
