@@ -107,7 +107,7 @@ pub const BINDINGS: &[Binding] = &[
     ),
     binding(Place::Sessions, "sS", "sort by the next column; reverse", "sort"),
     binding(Place::Timeline, "↑↓", "choose a step (also j k, page keys, g G)", ""),
-    binding(Place::Timeline, "␣", "play or pause", "play"),
+    binding(Place::Timeline, "space", "play or pause", "play"),
     binding(Place::Timeline, "←→", "one step back, one step forward", "step"),
     binding(Place::Timeline, "-+", "slower, faster: ½× to 16×", "speed"),
     binding(Place::Timeline, "↵", "open the step: the whole statement, parameters, decision", "open"),

@@ -10,9 +10,10 @@
 mod judge;
 mod vocabulary;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gatebook_ledger::entry::{Entry, Kind};
 use gatebook_ledger::hash::{self, Committer};
@@ -40,6 +41,10 @@ const PAGE_STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 const PAGE_PARAMETERS_MAX: usize = 1_000;
 /// No more of one parameter is kept for a page.
 const PAGE_PARAMETER_BYTES_MAX: usize = 16 * 1024;
+/// So many frames are kept after they were looked into, …
+const RECENT_FRAMES: usize = 4;
+/// … each no longer than this.
+const RECENT_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// No more of a name is kept in a row.
 const NAME_BYTES_MAX: usize = 1_024;
 
@@ -85,6 +90,20 @@ struct Damage {
     why: String,
 }
 
+/// One entry with its payload, taken out of a frame that was whole.
+struct Stored {
+    entry: Vec<u8>,
+    payload: Vec<u8>,
+    /// Whether the payload is the one that the entry commits to.
+    sound: bool,
+}
+
+impl Stored {
+    fn seq(&self) -> Option<u64> {
+        Entry::decode(&self.entry).ok().map(|entry| entry.header.seq)
+    }
+}
+
 /// What is known of a session.
 #[derive(Debug, Default)]
 struct Known {
@@ -110,6 +129,8 @@ pub struct Loader {
     damages: Vec<Damage>,
     open: Option<Open>,
     fetched: Option<(u64, SegmentReader)>,
+    /// The frames that were looked into last: neighbours in a session are mostly neighbours in a frame.
+    recent: VecDeque<(FrameAt, Vec<Arc<Stored>>)>,
     committer: Committer,
     read_bytes: u64,
 }
@@ -138,6 +159,7 @@ impl Loader {
             damages: Vec::new(),
             open: None,
             fetched: None,
+            recent: VecDeque::new(),
             committer: Committer::new(),
             read_bytes: 0,
         };
@@ -481,6 +503,33 @@ impl Loader {
         }
     }
 
+    /// One entry of a frame. A few frames are kept, unless they are very large.
+    fn stored(&mut self, at: FrameAt, seq: u64) -> io::Result<Arc<Stored>> {
+        let not_there =
+            || io::Error::new(io::ErrorKind::InvalidData, "the entry is not in its frame any more");
+        let pick = |records: &[Arc<Stored>]| records.iter().find(|stored| stored.seq() == Some(seq)).cloned();
+        if let Some((_, records)) = self.recent.iter().find(|(kept, _)| *kept == at) {
+            return pick(records).ok_or_else(not_there);
+        }
+        let mut committer = std::mem::take(&mut self.committer);
+        let read = self.with_frame(at, |frame| {
+            let store = |record: Record<'_>| {
+                let sound = Entry::decode(record.entry)
+                    .is_ok_and(|entry| record.payload_matches(&entry, &mut committer));
+                Arc::new(Stored { entry: record.entry.to_vec(), payload: record.payload.to_vec(), sound })
+            };
+            (frame.header.length(), frame.records().map(store).collect::<Vec<_>>())
+        });
+        self.committer = committer;
+        let (length, records) = read?;
+        let found = pick(&records).ok_or_else(not_there);
+        if length <= RECENT_FRAME_BYTES_MAX {
+            self.recent.truncate(RECENT_FRAMES - 1);
+            self.recent.push_front((at, records));
+        }
+        found
+    }
+
     fn text(&mut self, index: usize, sizes: &Sizes) -> StepText {
         let Some(open) = &self.open else { return StepText::default() };
         let (Some(step), Some(place)) = (open.steps.get(index), open.places.get(index)) else {
@@ -488,21 +537,18 @@ impl Loader {
         };
         let (seq, place) = (step.seq, *place);
         let Some(at) = place.entry else { return StepText::default() };
-        let mut committer = std::mem::take(&mut self.committer);
-        let read = self.with_frame(at, |frame| words_in(frame, seq, at, sizes, &mut committer));
-        let mut text = match read {
-            Ok(text) => text,
+        let mut text = match self.stored(at, seq) {
+            Ok(stored) => words_of(&stored, at, sizes),
             Err(error) => StepText { missing: Some(error.to_string()), ..StepText::default() },
         };
-        if let Some((at, seq)) = place.outcome {
-            let read = self.with_frame(at, |frame| words_in(frame, seq, at, sizes, &mut committer));
-            if let Ok(outcome) = read {
-                text.answer = outcome.answer;
-                text.facts.extend(outcome.facts);
-                text.facts.push(("ended in".to_owned(), format!("entry {}", grouped(seq))));
-            }
+        if let Some((at, seq)) = place.outcome
+            && let Ok(stored) = self.stored(at, seq)
+        {
+            let outcome = words_of(&stored, at, sizes);
+            text.answer = outcome.answer;
+            text.facts.extend(outcome.facts);
+            text.facts.push(("ended in".to_owned(), format!("entry {}", grouped(seq))));
         }
-        self.committer = committer;
         text
     }
 
@@ -511,8 +557,8 @@ impl Loader {
         let index =
             open.steps.iter().position(|step| step.seq == seq).ok_or("the entry is not in this session")?;
         let at = open.places[index].entry.ok_or("what stands here cannot be read")?;
-        let leaf = self.with_frame(at, |frame| record_of(frame, seq).map(|record| hash::leaf(record.entry)));
-        let leaf = leaf.map_err(|error| error.to_string())?.ok_or("the entry is not in its frame")?;
+        let stored = self.stored(at, seq).map_err(|error| error.to_string())?;
+        let leaf = hash::leaf(&stored.entry);
         judge::prove(&self.storage, &self.pins, seq, leaf)
     }
 
@@ -535,29 +581,21 @@ fn missing(session: SessionId, expected: u64, found: u64) -> u64 {
     if session == 0 { 0 } else { found.saturating_sub(expected) }
 }
 
-fn record_of<'a>(frame: &Frame<'a>, seq: u64) -> Option<Record<'a>> {
-    let index = usize::try_from(seq.checked_sub(frame.header.first_seq)?).ok()?;
-    frame.records().nth(index)
-}
-
-fn words_in(frame: &Frame<'_>, seq: u64, at: FrameAt, sizes: &Sizes, committer: &mut Committer) -> StepText {
-    let Some(record) = record_of(frame, seq) else {
-        return StepText { missing: Some("the entry is not in its frame".to_owned()), ..StepText::default() };
-    };
-    let Ok(entry) = Entry::decode(record.entry) else {
-        return StepText { missing: Some("the entry cannot be read".to_owned()), ..StepText::default() };
-    };
+fn words_of(stored: &Stored, at: FrameAt, sizes: &Sizes) -> StepText {
     let mut text = StepText {
-        leaf: hash::leaf(record.entry).to_string(),
+        leaf: hash::leaf(&stored.entry).to_string(),
         place: Some((at.segment, at.offset)),
         ..StepText::default()
     };
-    if !record.payload_matches(&entry, committer) {
+    if !stored.sound {
         text.missing = Some("what is stored is not what the entry commits to".to_owned());
         return text;
     }
-    match vocabulary::words(&entry, record.payload) {
-        Ok(words) => fill(&mut text, words, sizes),
+    match Entry::decode(&stored.entry).map_err(|why| why.to_string()) {
+        Ok(entry) => match vocabulary::words(&entry, &stored.payload) {
+            Ok(words) => fill(&mut text, words, sizes),
+            Err(why) => text.missing = Some(why),
+        },
         Err(why) => text.missing = Some(why),
     }
     text

@@ -97,7 +97,6 @@ impl Unit {
 
 /// Shows recorded bytes on one line of at most `columns_max` columns, for a list: white space is drawn together,
 /// so that what follows it cannot be pushed out of sight, and what does not fit is cut with `…`.
-
 #[must_use]
 pub fn summary(recorded: &[u8], columns_max: usize) -> Shown {
     let mut line: Vec<Unit> = Vec::new();

@@ -243,9 +243,9 @@ fn any_changed_byte_changes_no_statement_that_is_shown() {
         let mut loader = Loader::open(directory.path(), Pins::default()).unwrap();
         loader.read_all().unwrap();
         let Ok((_, steps)) = loader.session(session) else { continue };
-        for index in 0..steps.len() {
+        for (index, step) in steps.iter().enumerate() {
             let words = loader.words(index);
-            let is_command = matches!(steps[index].what, What::Command { .. });
+            let is_command = matches!(step.what, What::Command { .. });
             if is_command && words.missing.is_none() {
                 assert_eq!(words.statement, b"select 'Aachen'", "byte {at}");
                 assert_eq!(words.policies, ["ci.cedar:1"], "byte {at}");

@@ -128,8 +128,12 @@ fn session_row(theme: Theme, app: &App, columns: &Columns, session: &SessionRow,
     let principal = if outside { "outside of sessions" } else { session.principal.as_str() };
     let number = |number: u64| if outside { "–".to_owned() } else { figures::grouped(number) };
     let refused_style = if session.refused > 0 { theme.style(Tone::Refused) } else { faint(theme) };
+    let started = match session.opened_ns {
+        0 => "–".to_owned(),
+        opened_ns => figures::day_and_minute(opened_ns, app.now.wall_ns),
+    };
     let values = [
-        (figures::day_and_minute(session.opened_ns, app.now.wall_ns), base),
+        (started, base),
         (principal.to_owned(), if outside { faint(theme) } else { base }),
         (dash(&session.resource), base),
         (dash(&session.through.join(" → ")), faint(theme)),

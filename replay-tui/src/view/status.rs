@@ -8,7 +8,7 @@ use crate::app::{App, Input};
 use crate::figures;
 use crate::keys::{BINDINGS, Place};
 use crate::layout::Focus;
-use crate::message::{Standing, VerdictState};
+use crate::message::{Standing, VerdictState, What};
 use crate::signs::{self, Tone};
 use crate::text;
 use crate::theme::Theme;
@@ -85,9 +85,12 @@ pub(super) fn status(canvas: &mut Canvas<'_>, app: &App, y: u16) {
 
 fn entry(row: &mut Row, app: &App, theme: Theme) {
     let Some(step) = app.timeline.steps.get(app.timeline.cursor) else { return };
-    let (words, tone) = belief(app, step.seq);
+    let broken = matches!(step.what, What::Broken { .. });
+    let (words, tone) = if broken { ("▲ broken", Tone::Bad) } else { belief(app, step.seq) };
     row.push(format!("entry {} ", figures::grouped(step.seq)), Style::new()).push(words, theme.style(tone));
-    if let Some(text) = app.timeline.text(app.timeline.cursor) {
+    if let What::Broken { segment, offset, .. } = &step.what {
+        row.push(format!(" · segment {segment} at {}", figures::grouped(*offset)), faint(theme));
+    } else if let Some(text) = app.timeline.text(app.timeline.cursor) {
         if text.leaf.len() >= 8 && text.leaf.is_ascii() {
             row.push(format!(" · leaf {}…", &text.leaf[..8]), faint(theme));
         }

@@ -100,7 +100,9 @@ fn step_rows(theme: Theme, app: &App, columns: &TimelineColumns, index: usize) -
         row.push("   ", Style::new()).push(words, faint(theme));
         rows.push(row);
     }
-    let problem = app.problem(step.seq);
+    // What cannot be read says by itself where it is; what can be read, and is in doubt, the verifier says.
+    let broken = matches!(step.what, What::Broken { .. });
+    let problem = app.problem(step.seq).filter(|_| !broken);
     let ahead = timeline.is_ahead(index);
     let sign = match problem {
         Some(_) => Sign { sign: '▲', words: "BROKEN".to_owned(), tone: Tone::Bad },
@@ -121,15 +123,18 @@ fn step_rows(theme: Theme, app: &App, columns: &TimelineColumns, index: usize) -
     row.push(format!("{} ", sign.sign), sign_style).cell(&sign.words, 8, sign_style, theme);
     row.to(layout::before_statement(columns.milliseconds));
 
-    let doubt = problem.map(|problem| format!("{}: {}", problem.place, problem.why));
+    let doubt = problem.map(|problem| format!("{} · {}", problem.why, problem.place));
     let statement_style = match sign.tone {
         _ if ahead => base,
         Tone::Bad | Tone::Refused | Tone::Faint | Tone::Human => base.patch(theme.style(sign.tone)),
         _ => base,
     };
     // Bold cyan for the sign alone; the words of a refused statement keep the weight but not the colour.
-    let statement_style =
-        if sign.tone == Tone::Refused { base.add_modifier(Modifier::BOLD) } else { statement_style };
+    let statement_style = if sign.tone == Tone::Refused && !ahead {
+        base.add_modifier(Modifier::BOLD)
+    } else {
+        statement_style
+    };
     let start = row.columns;
     let lines = words(step, text, doubt.as_deref(), columns, timeline.wrap);
     for (at, line) in lines.iter().enumerate().take(WRAPPED_ROWS_MAX) {
@@ -164,7 +169,7 @@ fn words(
         return alone(text::summary(doubt.as_bytes(), width));
     }
     if let What::Broken { segment, offset, why, .. } = &step.what {
-        let words = format!("segment {segment} at byte {}: {why}", figures::grouped(*offset));
+        let words = format!("{why} · segment {segment} at byte {}", figures::grouped(*offset));
         return alone(text::summary(words.as_bytes(), width));
     }
     let Some(text) = text else { return alone(text::summary("…".as_bytes(), width)) };

@@ -17,6 +17,8 @@ pub const MS: u64 = 1_000_000;
 pub struct Book {
     pub writer: Writer,
     pub now_ns: u64,
+    /// Whether each entry is made durable by itself.
+    pub prompt: bool,
     requests: std::collections::HashMap<u64, u64>,
 }
 
@@ -35,7 +37,7 @@ impl Book {
             now_ns,
         )
         .unwrap();
-        Book { writer, now_ns, requests: Default::default() }
+        Book { writer, now_ns, prompt: true, requests: Default::default() }
     }
 
     pub fn stage<B: Body>(&mut self, session: u64, body: &B, payload: Option<&B::Payload>) -> u64 {
@@ -46,7 +48,13 @@ impl Book {
     }
 
     /// Makes everything so far durable: one frame, or several.
-    pub fn commit(&mut self) {
+    fn commit(&mut self) {
+        if self.prompt {
+            self.sync();
+        }
+    }
+
+    pub fn sync(&mut self) {
         self.writer.write().unwrap();
         self.writer.sync().unwrap();
     }
@@ -220,8 +228,28 @@ pub fn vkey(directory: &Path) -> String {
 
 /// A morning's worth of sessions; gives the session that was revoked.
 pub fn morning(directory: &Path, now_ns: u64) -> u64 {
-    let mut book = Book::create(directory, now_ns - 7_500 * S);
+    morning_after(directory, now_ns, 0)
+}
+
+/// The same after one session of many commands.
+pub fn morning_after(directory: &Path, now_ns: u64, commands: u64) -> u64 {
+    let mut book = Book::create(directory, now_ns - 7_500 * S - commands * 10 * MS);
     book.started();
+    if commands > 0 {
+        let batch = book.open("corp:batch", &[], "orders-db", "orders", "app_rw");
+        book.prompt = false;
+        for number in 0..commands {
+            book.now_ns += 10 * MS;
+            let statement = format!("update stock set left = left - 1 where item = {number}");
+            let request = book.command(batch, statement.as_bytes(), "permit", &["ci.cedar:7"]);
+            book.outcome(batch, request, "completed", 0, "UPDATE 1", 400_000);
+            if number % 50 == 0 {
+                book.sync();
+            }
+        }
+        book.prompt = true;
+        book.end(batch, "client_left", commands, 0);
+    }
     let nightly = book.open("gitlab:shop/nightly#1204", &[], "reports-db", "reports", "report_ro");
     for day in 0..40 {
         book.now_ns += 900 * MS;
