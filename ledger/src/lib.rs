@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod export;
 pub mod hash;
+pub mod index;
 pub mod keys;
 pub mod manifest;
 pub mod merkle;

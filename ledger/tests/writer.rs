@@ -126,6 +126,37 @@ fn damage_that_no_crash_explains_stops_recovery_and_changes_nothing() {
 }
 
 #[test]
+fn frames_of_one_unfinished_write_may_reach_the_disk_in_any_order() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 1);
+    let (acknowledged, name) = (writer.durable(), "segments/00000000.seg");
+    let before = storage.bytes(name).unwrap();
+    for _ in 0..9 {
+        stage(&mut writer, EVENT, 2, b"unfinished");
+    }
+    writer.write().unwrap();
+    let mut bytes = storage.bytes(name).unwrap();
+    let first =
+        (0..bytes.len()).step_by(4096).find(|at| bytes[*at] != 0 && before.get(*at) == Some(&0)).unwrap();
+    assert_eq!(&bytes[first + 4096..first + 4104], b"GBFRAME1", "another whole frame follows");
+    bytes[first..first + 4096].fill(0);
+    let crashed = storage.crash(Crash::LosesNothing);
+    crashed.set_bytes(name, &bytes);
+    let (_, recovery) = open(&crashed).unwrap();
+    assert_eq!((recovery.entries, recovery.cut.is_some()), (acknowledged, true));
+    // Once they were acknowledged and another frame was signed, the same hole is damage.
+    writer.sync().unwrap();
+    stage(&mut writer, EVENT, 2, b"later");
+    writer.write().unwrap();
+    let mut bytes = storage.bytes(name).unwrap();
+    bytes[first..first + 4096].fill(0);
+    let damaged = storage.crash(Crash::LosesNothing);
+    damaged.set_bytes(name, &bytes);
+    assert!(matches!(open(&damaged), Err(OpenError::Damaged { .. })));
+}
+
+#[test]
 fn a_ledger_cut_below_a_signed_checkpoint_is_not_opened() {
     let storage = Memory::new();
     let mut writer = create(&storage);
