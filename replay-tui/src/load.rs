@@ -28,7 +28,7 @@ pub use judge::{Pins, exit_code, verify};
 use vocabulary::{Head, Words};
 
 /// So much is read before the auditor's next wish is looked at.
-const READ_ON_BYTES: u64 = 8 * 1024 * 1024;
+const READ_ON_BYTES: u64 = 2 * 1024 * 1024;
 /// No more of a statement is kept for a list.
 const LIST_STATEMENT_BYTES_MAX: usize = 4 * 1024;
 /// No more parameters are kept for a list.
@@ -588,6 +588,7 @@ fn words_of(stored: &Stored, at: FrameAt, sizes: &Sizes) -> StepText {
         ..StepText::default()
     };
     if !stored.sound {
+        text.broken = true;
         text.missing = Some("what is stored is not what the entry commits to".to_owned());
         return text;
     }

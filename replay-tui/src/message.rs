@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::keys::Key;
+use crate::parameter;
 
 /// Names a session in its ledger. 0 is not a session: it holds what was recorded outside any.
 pub type SessionId = u64;
@@ -282,9 +283,23 @@ pub struct StepText {
     pub place: Option<(u64, u64)>,
     /// Why there are no words: the payload is absent, redacted or not the one that was recorded.
     pub missing: Option<String>,
+    /// Whether that is because something was changed.
+    pub broken: bool,
 }
 
 impl StepText {
+    /// The statement and its parameters behind it, for where they are wrapped.
+    #[must_use]
+    pub fn in_one(&self) -> Vec<u8> {
+        let mut all = self.statement.clone();
+        let list = parameter::list(&self.parameters, self.parameters_count);
+        if !list.is_empty() {
+            all.extend_from_slice(b"  ");
+            all.extend(list);
+        }
+        all
+    }
+
     /// About how much memory it takes.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -93,7 +93,7 @@ impl Timeline {
         let idle = usize::from(self.schedule.idle_before(index).is_some());
         let lines = match self.text(index) {
             Some(text) if self.wrap => {
-                text::wrapped(&text.statement, statement_columns).len().clamp(1, WRAPPED_ROWS_MAX)
+                text::wrapped(&text.in_one(), statement_columns).len().clamp(1, WRAPPED_ROWS_MAX)
             }
             _ => 1,
         };

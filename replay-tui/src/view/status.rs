@@ -85,7 +85,8 @@ pub(super) fn status(canvas: &mut Canvas<'_>, app: &App, y: u16) {
 
 fn entry(row: &mut Row, app: &App, theme: Theme) {
     let Some(step) = app.timeline.steps.get(app.timeline.cursor) else { return };
-    let broken = matches!(step.what, What::Broken { .. });
+    let broken = matches!(step.what, What::Broken { .. })
+        || app.timeline.text(app.timeline.cursor).is_some_and(|text| text.broken);
     let (words, tone) = if broken { ("▲ broken", Tone::Bad) } else { belief(app, step.seq) };
     row.push(format!("entry {} ", figures::grouped(step.seq)), Style::new()).push(words, theme.style(tone));
     if let What::Broken { segment, offset, .. } = &step.what {

@@ -104,9 +104,11 @@ fn step_rows(theme: Theme, app: &App, columns: &TimelineColumns, index: usize) -
     let broken = matches!(step.what, What::Broken { .. });
     let problem = app.problem(step.seq).filter(|_| !broken);
     let ahead = timeline.is_ahead(index);
-    let sign = match problem {
-        Some(_) => Sign { sign: '▲', words: "BROKEN".to_owned(), tone: Tone::Bad },
-        None => signs::step(&step.what),
+    let sign = match () {
+        _ if problem.is_some() || text.is_some_and(|text| text.broken) => {
+            Sign { sign: '▲', words: "BROKEN".to_owned(), tone: Tone::Bad }
+        }
+        _ => signs::step(&step.what),
     };
     let chosen = index == timeline.cursor;
     let base = match () {
@@ -177,7 +179,7 @@ fn words(
         return alone(text::summary(format!("({missing})").as_bytes(), width));
     }
     if wrap {
-        return text::wrapped(&text.statement, width).into_iter().map(|line| (line, None)).collect();
+        return text::wrapped(&text.in_one(), width).into_iter().map(|line| (line, None)).collect();
     }
     let list = parameter::list(&text.parameters, text.parameters_count);
     if list.is_empty() {
