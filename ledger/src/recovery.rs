@@ -378,14 +378,15 @@ impl<'a> Walk<'a> {
                 {
                     return Ok(true);
                 }
-                Step::Frame { .. } => {}
                 Step::Footer { offset, bytes } => {
                     if Footer::decode(bytes, offset, origin, key).is_ok_and(|footer| footer.durable > ends) {
                         return Ok(true);
                     }
                     reader.seek(offset);
                 }
-                Step::Damaged { offset, .. } | Step::End { offset } => reader.seek(offset),
+                Step::Frame { offset, .. } | Step::Damaged { offset, .. } | Step::End { offset } => {
+                    reader.seek(offset)
+                }
             }
         }
         Ok(false)

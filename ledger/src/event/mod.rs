@@ -89,6 +89,64 @@ pub fn encode<B: Body>(body: &B, payload: Option<&B::Payload>, out: &mut Vec<u8>
     body_bytes
 }
 
+/// The part of a command's payload that stays the same for as long as the same meaning is decided alike, written once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandTemplate {
+    before_parameters: Vec<u8>,
+    before_statement: Vec<u8>,
+}
+
+impl CommandTemplate {
+    /// A template from a payload, whose parameters and statement do not matter.
+    ///
+    /// # Panics
+    /// Never: see [`encode`].
+    #[must_use]
+    pub fn new(payload: &CommandPayload<'_>) -> CommandTemplate {
+        let mut before_parameters = b"{\"actions\":".to_vec();
+        let list = |name: &str, values: &[Cow<'_, str>], out: &mut Vec<u8>| {
+            if !values.is_empty() {
+                out.extend_from_slice(name.as_bytes());
+                serde_json::to_writer(out, values).expect("a list of texts is always JSON");
+            }
+        };
+        serde_json::to_writer(&mut before_parameters, &payload.actions)
+            .expect("a list of texts is always JSON");
+        list(",\"errors\":", &payload.errors, &mut before_parameters);
+        before_parameters.extend_from_slice(b",\"kind\":");
+        serde_json::to_writer(&mut before_parameters, &payload.kind).expect("a text is always JSON");
+        list(",\"obligations\":", &payload.obligations, &mut before_parameters);
+        let mut before_statement = b",\"policies\":".to_vec();
+        serde_json::to_writer(&mut before_statement, &payload.policies)
+            .expect("a list of texts is always JSON");
+        before_statement.extend_from_slice(b",\"statement\":");
+        CommandTemplate { before_parameters, before_statement }
+    }
+
+    /// Appends a command to `out` exactly as [`encode`] would; gives back the length of the body.
+    ///
+    /// # Panics
+    /// Never: see [`encode`].
+    pub fn encode(
+        &self,
+        body: &CommandBody<'_>,
+        parameters: &[Parameter<'_>],
+        statement: &Text<'_>,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let body_bytes = encode(body, None, out);
+        out.extend_from_slice(&self.before_parameters);
+        if !parameters.is_empty() {
+            out.extend_from_slice(b",\"parameters\":");
+            serde_json::to_writer(&mut *out, parameters).expect("parameters are always JSON");
+        }
+        out.extend_from_slice(&self.before_statement);
+        serde_json::to_writer(&mut *out, statement).expect("a text is always JSON");
+        out.push(b'}');
+        body_bytes
+    }
+}
+
 macro_rules! bodies {
     ($($body:ty => $kind:expr, $payload:ty;)*) => {
         $(impl<'a> Body for $body {
@@ -510,4 +568,48 @@ pub struct RevocationPayload<'a> {
     /// The session's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+}
+
+#[cfg(test)]
+mod template_tests {
+    use super::*;
+
+    #[test]
+    fn a_template_writes_what_the_types_write() {
+        let texts =
+            |texts: &[&'static str]| texts.iter().map(|text| Cow::Borrowed(*text)).collect::<Vec<_>>();
+        let value = Parameter { binary: false, type_oid: 23, value: Some(Text::new(b"4711\n\"")) };
+        for (errors, obligations, parameters) in [
+            (vec![], vec![], vec![]),
+            (
+                texts(&["a \"b\""]),
+                texts(&["max_rows 5"]),
+                vec![value.clone(), Parameter { value: None, ..value.clone() }],
+            ),
+        ] {
+            let payload = CommandPayload {
+                actions: texts(&["select d/s.t", "insert d/s.u"]),
+                errors,
+                kind: "select".into(),
+                obligations,
+                parameters,
+                policies: texts(&["ci.cedar:3"]),
+                statement: Text::new("select '\u{1}ä' -- \\".as_bytes()),
+            };
+            let body = CommandBody {
+                decision: "permit".into(),
+                effect: "reads".into(),
+                phase: "execute".into(),
+                request: 7,
+            };
+            let (mut whole, mut templated) = (Vec::new(), Vec::new());
+            let body_bytes = encode(&body, Some(&payload), &mut whole);
+            let template = CommandTemplate::new(&payload);
+            assert_eq!(
+                template.encode(&body, &payload.parameters, &payload.statement, &mut templated),
+                body_bytes
+            );
+            assert_eq!(String::from_utf8_lossy(&templated), String::from_utf8_lossy(&whole));
+        }
+    }
 }
