@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use gatebook_ledger::event::{self, Body};
 use gatebook_ledger::{Directory, Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
 use gatebook_wire::action::Effect;
-use gatebook_wire::protocol::{Command, EndReason, Ending, Phase, RequestId};
+use gatebook_wire::protocol::{Command, EndReason, Ending, Meaning, Phase, RequestId};
 use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -180,13 +180,17 @@ impl Shared {
 
     /// Queues a record; its ticket counts from 1 within its slot.
     fn queue<B: Body>(&self, slot: Option<&Arc<Slot>>, body: &B, payload: Option<&B::Payload>) -> Ticket {
+        self.queue_encoded(slot, B::KIND, |bytes| event::encode(body, payload, bytes))
+    }
+
+    fn queue_encoded(&self, slot: Option<&Arc<Slot>>, kind: Kind, encode: impl FnOnce(&mut Vec<u8>) -> usize) -> Ticket {
         let time_ns = now_ns();
         let mut queue = self.queue.lock();
         let before = queue.bytes.len();
-        let body_bytes = event::encode(body, payload, &mut queue.bytes);
+        let body_bytes = encode(&mut queue.bytes);
         let bytes = queue.bytes.len() - before;
         let ticket = slot.map_or(0, |slot| slot.tickets.fetch_add(1, Ordering::Relaxed) + 1);
-        queue.items.push(Item { kind: B::KIND, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
+        queue.items.push(Item { kind, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
         drop(queue);
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         ticket
@@ -236,7 +240,7 @@ impl Ruled {
 pub(crate) struct CommandEntry<'a> {
     pub(crate) request: RequestId,
     pub(crate) command: &'a Command,
-    pub(crate) decision: &'a Decision,
+    pub(crate) decision: &'a Arc<Decision>,
     pub(crate) ruled: Ruled,
 }
 
@@ -372,7 +376,7 @@ impl Recorder {
         };
         let ticket = self.shared.push(Some(&slot), &body, Some(&payload));
         slot.durable(ticket, deadline).await?;
-        Ok(Book { shared: self.shared.clone(), slot })
+        Ok(Book { shared: self.shared.clone(), slot, templates: Templates::default() })
     }
 
     /// Records a revocation; durable when it returns.
@@ -450,6 +454,44 @@ fn set_hash(set: &PolicySet) -> String {
 pub(crate) struct Book {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
+    templates: Templates,
+}
+
+/// How many templates a session keeps.
+const TEMPLATES_MAX: usize = 16;
+
+/// The parts of records that stay the same, of the commands that were decided last.
+#[derive(Default)]
+struct Templates(Vec<Template>);
+
+struct Template {
+    /// Held so that their addresses stay their own.
+    meaning: Arc<Meaning>,
+    decision: Arc<Decision>,
+    written: event::CommandTemplate,
+}
+
+impl Templates {
+    fn of(&mut self, meaning: &Arc<Meaning>, decision: &Arc<Decision>) -> &event::CommandTemplate {
+        let known = self.0.iter().position(|known| Arc::ptr_eq(&known.meaning, meaning) && Arc::ptr_eq(&known.decision, decision));
+        let at = known.unwrap_or_else(|| {
+            if self.0.len() == TEMPLATES_MAX {
+                self.0.remove(0);
+            }
+            let written = event::CommandTemplate::new(&event::CommandPayload {
+                actions: meaning.actions.iter().map(|action| format!("{} {}", action.verb.name(), action.object).into()).collect(),
+                errors: decision.errors.iter().map(|error| error.as_str().into()).collect(),
+                kind: meaning.facts.kind.as_str().into(),
+                obligations: decision.obligations.iter().map(|obligation| obligation.to_string().into()).collect(),
+                parameters: Vec::new(),
+                policies: decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
+                statement: event::Text::Text(Cow::Borrowed("")),
+            });
+            self.0.push(Template { meaning: meaning.clone(), decision: decision.clone(), written });
+            self.0.len() - 1
+        });
+        &self.0[at].written
+    }
 }
 
 impl Book {
@@ -483,7 +525,7 @@ impl Book {
     }
 
     /// Records a command and its decision; [`Book::commit`] has it made durable.
-    pub(crate) fn command(&self, entry: &CommandEntry<'_>) -> Ticket {
+    pub(crate) fn command(&mut self, entry: &CommandEntry<'_>) -> Ticket {
         let CommandEntry { command, decision, .. } = entry;
         let body = event::CommandBody {
             decision: entry.ruled.name().into(),
@@ -499,18 +541,11 @@ impl Book {
             .into(),
             request: entry.request,
         };
-        let actions = command.meaning.actions.iter();
-        let payload = event::CommandPayload {
-            actions: actions.map(|action| format!("{} {}", action.verb.name(), action.object).into()).collect(),
-            errors: decision.errors.iter().map(|error| error.as_str().into()).collect(),
-            kind: command.meaning.facts.kind.as_str().into(),
-            obligations: decision.obligations.iter().map(|obligation| obligation.to_string().into()).collect(),
-            parameters: command.parameters.iter().map(parameter).collect(),
-            policies: decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
-            statement: event::Text::new(&command.statement),
-        };
+        let parameters: Vec<_> = command.parameters.iter().map(parameter).collect();
+        let statement = event::Text::new(&command.statement);
+        let template = self.templates.of(&command.meaning, decision);
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue(Some(&self.slot), &body, Some(&payload))
+        self.shared.queue_encoded(Some(&self.slot), event::COMMAND, |bytes| template.encode(&body, &parameters, &statement, bytes))
     }
 
     /// Records how a command came out. Nobody waits for it.

@@ -78,6 +78,9 @@ pub(super) enum Verdict {
 impl Exchange {
     /// An exchange under `terms`, written into `book`.
     pub(crate) fn new(terms: Terms, policy: Arc<Live>, book: Book) -> Exchange {
+        if terms.reads_when_written {
+            book.signal().want_written();
+        }
         Exchange {
             terms,
             policy,

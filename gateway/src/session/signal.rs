@@ -2,7 +2,7 @@
 //!
 //! All of it is a few atomics and one waker, so that a group commit wakes a thousand sessions without a lock.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
@@ -15,6 +15,7 @@ pub(crate) type Ticket = u64;
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     written: AtomicU64,
+    wants_written: AtomicBool,
     durable: AtomicU64,
     ending: AtomicU8,
     activity: AtomicU64,
@@ -42,8 +43,16 @@ impl Signal {
         self.waker.wake();
     }
 
+    /// Asks to be told also when records are written and not yet durable.
+    pub(crate) fn want_written(&self) {
+        self.wants_written.store(true, Ordering::Release);
+    }
+
     /// Every record up to `ticket` is with the operating system.
     pub(crate) fn made_written(&self, ticket: Ticket) {
+        if !self.wants_written.load(Ordering::Acquire) {
+            return;
+        }
         self.written.fetch_max(ticket, Ordering::AcqRel);
         self.waker.wake();
     }
