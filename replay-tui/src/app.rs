@@ -81,6 +81,8 @@ pub struct App {
     pub opened_page: Page,
     /// How the verification stands.
     pub verdict: VerdictState,
+    /// How far it is verified again, from 0 to 1, while [`App::verdict`] is still the last one.
+    pub verifying_again: Option<f64>,
     /// How many entries have been read.
     pub entries: u64,
     /// How many bytes have been read, and how many there are.
@@ -116,6 +118,7 @@ impl App {
             opened: None,
             opened_page: Page::default(),
             verdict: VerdictState::Waiting,
+            verifying_again: None,
             entries: 0,
             read: (0, 0),
             notice: None,
@@ -212,10 +215,21 @@ impl App {
     }
 
     fn take_verdict(&mut self, verdict: VerdictState) {
-        if matches!(verdict, VerdictState::Done(_) | VerdictState::Unreadable(_)) {
-            self.verify_ended_ns = Some(self.now.steady_ns);
-            self.verified_entries =
-                if let VerdictState::Done(done) = &verdict { done.entries } else { self.entries };
+        // While it is verified again, the last verdict stays on the screen.
+        match verdict {
+            VerdictState::Running { share }
+                if !matches!(self.verdict, VerdictState::Waiting | VerdictState::Running { .. }) =>
+            {
+                self.verifying_again = Some(share);
+                return;
+            }
+            VerdictState::Waiting | VerdictState::Running { .. } => {}
+            VerdictState::Done(_) | VerdictState::Unreadable(_) => {
+                self.verifying_again = None;
+                self.verify_ended_ns = Some(self.now.steady_ns);
+                self.verified_entries =
+                    if let VerdictState::Done(done) = &verdict { done.entries } else { self.entries };
+            }
         }
         self.verdict = verdict;
         self.lay_out();
@@ -307,6 +321,7 @@ impl App {
     fn verify(&mut self, wishes: &mut Vec<Wish>) {
         self.verify_began_ns = self.now.steady_ns;
         self.verify_ended_ns = None;
+        self.verifying_again = Some(0.0);
         wishes.push(Wish::Verify);
     }
 
@@ -316,7 +331,7 @@ impl App {
         } else if self.input.is_some() {
             self.key_in_input(key, wishes);
         } else if self.overlay.is_some() {
-            self.key_in_overlay(key);
+            self.key_in_overlay(key, wishes);
         } else if !self.key_everywhere(key, wishes) {
             match self.focus {
                 Focus::Sessions => self.key_in_sessions(key),
@@ -330,12 +345,7 @@ impl App {
         match key {
             Key::Char('q') => wishes.push(Wish::Quit),
             Key::Char('?') => self.show(Overlay::Help),
-            Key::Char('v') => {
-                if self.verify_ended_ns.is_some() {
-                    self.verify(wishes);
-                }
-                self.show(Overlay::Verdict);
-            }
+            Key::Char('v') => self.show(Overlay::Verdict),
             Key::Char('p') => {
                 if let Some(step) = self.timeline.steps.get(self.timeline.cursor) {
                     let seq = step.seq;
@@ -359,7 +369,13 @@ impl App {
         true
     }
 
-    fn key_in_overlay(&mut self, key: Key) {
+    fn key_in_overlay(&mut self, key: Key, wishes: &mut Vec<Wish>) {
+        if key == Key::Char('v') && self.overlay == Some(Overlay::Verdict) {
+            if self.verify_ended_ns.is_some() {
+                self.verify(wishes);
+            }
+            return;
+        }
         let rows = layout::overlay_rows(self.size.1);
         let key = if key == Key::Char(' ') { Key::PageDown } else { key };
         if !self.overlay_page.scroll(key, rows) {

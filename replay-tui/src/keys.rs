@@ -119,7 +119,7 @@ pub const BINDINGS: &[Binding] = &[
     binding(Place::Step, "←→", "the step before, the step after", "step"),
     binding(Place::Step, "esc", "close", "close"),
     binding(Place::Everywhere, "p", "prove the chosen entry", "prove"),
-    binding(Place::Everywhere, "v", "verify again, and what the verifier found", "verdict"),
+    binding(Place::Everywhere, "v", "what the verifier found; once more: verify again", "verdict"),
     binding(Place::Everywhere, "tab", "the other pane", ""),
     binding(Place::Everywhere, "?", "help", "help"),
     binding(Place::Everywhere, "q", "quit", "quit"),

@@ -182,6 +182,20 @@ fn a_grown_ledger_is_read_every_second_and_verified_again_with_rests() {
 }
 
 #[test]
+fn the_last_verdict_stays_on_the_screen_while_it_is_verified_again() {
+    let mut world = world(100, 30);
+    world.keys("v");
+    assert_eq!(world.verifications, 1, "looking at the verdict is not asking for a new one");
+    world.keys("vv");
+    assert_eq!(world.verifications, 2, "one at a time");
+    world.send(Message::Verdict(VerdictState::Running { share: 0.5 }));
+    let screen = world.screen();
+    assert!(screen.contains("✔ verified to 1 204 903") && screen.contains("again 50 %"), "{screen}");
+    world.send(Message::Verdict(tampered(0..1)));
+    assert!(!world.screen().contains("again"));
+}
+
+#[test]
 fn a_live_session_is_followed_at_its_end_and_nowhere_else() {
     let mut world = world(100, 30);
     world.keys("\nG");

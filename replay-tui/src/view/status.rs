@@ -20,7 +20,11 @@ pub(super) fn top(canvas: &mut Canvas<'_>, app: &App) {
     let mut left = Row::default();
     left.push("Gatebook replay", theme.style(Tone::Strong)).push("  ", Style::new());
     left.push_shown(&text::summary(app.ledger.as_bytes(), 60), faint(theme), theme);
-    let right = vec![Span::styled(format!("{} {}", verdict.sign, verdict.words), theme.style(verdict.tone))];
+    let mut right =
+        vec![Span::styled(format!("{} {}", verdict.sign, verdict.words), theme.style(verdict.tone))];
+    if let Some(share) = app.verifying_again {
+        right.push(Span::styled(format!(" ⋯ again {:.0} %", (share * 100.0).floor()), faint(theme)));
+    }
     canvas.rule(0, ['╭', '╮'], left.spans, right);
 }
 
