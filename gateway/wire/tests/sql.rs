@@ -590,6 +590,94 @@ fn nesting_and_size_end_cleanly() {
     check(&session, &catalog, "SELECT \0", &["may change: opaque fixture"]);
 }
 
+/// Reads SQL files as a client would send them, one statement after the other, and tells which are proven to only read.
+/// With `SQL_FILES` (a folder), `SQL_CATALOG` (rows of the catalog queries) and `SQL_PROVEN` (what to write, each statement
+/// ended by a NUL) it prepares a comparison with a live server.
+#[test]
+#[ignore = "needs files from elsewhere"]
+fn files_are_told_apart_without_a_panic() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let catalog = catalog_of(&std::fs::read_to_string(variable("SQL_CATALOG")).expect("a catalog"));
+    let mut proven = String::new();
+    let (mut all, mut reads, mut opaque) = (0, 0, 0);
+    for file in std::fs::read_dir(variable("SQL_FILES")).expect("a folder") {
+        let text = std::fs::read(file.expect("a file").path()).expect("its bytes");
+        let mut session = session_of("postgres", &catalog);
+        for text in pieces(&String::from_utf8_lossy(&text)) {
+            let analysis = session.analyze(&text, &catalog);
+            let fresh = session_of("postgres", &catalog).analyze(&text, &catalog);
+            if !fresh.statements.is_empty()
+                && fresh.statements.iter().all(|s| s.meaning.effect == Effect::Reads)
+            {
+                proven.push_str(&text);
+                proven.push('\0');
+            }
+            for statement in &analysis.statements {
+                all += 1;
+                reads += usize::from(statement.meaning.effect == Effect::Reads);
+                opaque += usize::from(line(statement).contains("opaque"));
+                let sent = session.sent(statement);
+                session.ended(sent, true);
+            }
+            session.ready(Transaction::Idle);
+        }
+    }
+    println!("{all} statements, {reads} proven to only read, {opaque} opaque");
+    std::fs::write(variable("SQL_PROVEN"), proven).expect("written");
+}
+
+/// Cuts a script where a line ends with a semicolon, without psql's own commands and the data of COPY.
+fn pieces(script: &str) -> Vec<String> {
+    let (mut pieces, mut piece, mut data) = (Vec::new(), String::new(), false);
+    for line in script.lines() {
+        if data {
+            data = line != "\\.";
+            continue;
+        }
+        if line.trim_start().starts_with('\\') {
+            continue;
+        }
+        piece.push_str(line);
+        piece.push('\n');
+        if line.trim_end().ends_with(';') {
+            let lower = piece.to_ascii_lowercase();
+            data = lower.trim_start().starts_with("copy") && lower.contains("from stdin");
+            pieces.push(std::mem::take(&mut piece));
+        }
+    }
+    pieces.push(piece);
+    pieces
+}
+
+#[test]
+#[ignore = "measures; run it in a release build"]
+fn cost() {
+    let catalog = catalog();
+    let session = session(&catalog);
+    let time = |name: &str, text: &dyn Fn(u32) -> String| {
+        const ROUNDS: u32 = 20_000;
+        let texts: Vec<String> = (0..ROUNDS).map(text).collect();
+        let start = std::time::Instant::now();
+        for text in &texts {
+            std::hint::black_box(session.analyze(text, &catalog));
+        }
+        println!("{name}: {:.2} us", start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
+    };
+    time("cached by key", &|n| format!("SELECT id FROM visits WHERE id = {n}"));
+    time("cached by text", &|_| "SELECT id FROM visits WHERE reason = 'x'".to_owned());
+    time("analysed", &|n| format!("SELECT c{n} FROM visits WHERE id = 1"));
+    time("analysed join", &|n| {
+        format!(
+            "SELECT v.reason, p.c{n} FROM visits v JOIN patients p ON p.id = v.patient_id WHERE p.ward = 'x' ORDER BY v.id"
+        )
+    });
+    let start = std::time::Instant::now();
+    for _ in 0..20_000 {
+        let _ = std::hint::black_box(pg_query::parse("SELECT id FROM visits WHERE id = 1", 0));
+    }
+    println!("parser alone: {:.2} us", start.elapsed().as_secs_f64() * 1e6 / 20_000.0);
+}
+
 #[test]
 #[ignore = "prints for the eye"]
 fn show() {

@@ -38,15 +38,19 @@ const FIRST_ADDED_OID: u32 = 16384;
 /// How many rows of a kind a catalog may have before it is refused.
 const ROWS_MAX: usize = 4_000_000;
 
+/// The first statement of a connection that looks at a catalog: no function of somebody's can then stand in for one of
+/// PostgreSQL's own, and what the search path is without it can still be told.
+pub const CATALOG_SETUP: &str = "SET search_path = pg_catalog";
+
 /// The queries that fill a [`Catalog`]. They are run in this order over one connection to the database itself, in one
-/// `REPEATABLE READ, READ ONLY` transaction, and their rows are handed to [`Catalog::from_rows`]. The connection must
-/// not set a search path of its own before them, so that they see the server's.
+/// `REPEATABLE READ, READ ONLY` transaction, and their rows are handed to [`Catalog::from_rows`]. The connection begins with
+/// [`CATALOG_SETUP`], and must not ask for a search path when it starts: the server's own could not be seen behind that.
 pub const CATALOG_QUERIES: &[CatalogQuery] = &[
     CatalogQuery {
         name: "server",
-        sql: "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_database(), s.reset_val, s.source \
-              FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'",
-        columns: 4,
+        sql: "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_database(), s.reset_val, s.source, \
+              CURRENT_USER FROM pg_catalog.pg_settings s WHERE s.name = 'search_path'",
+        columns: 5,
         rows_max: 1,
     },
     CatalogQuery {
@@ -220,9 +224,12 @@ pub(super) struct Known {
     operators: HashMap<Arc<str>, Vec<Operator>>,
     casts: Vec<Cast>,
     /// Functions that the checks of a domain call.
-    checks: HashMap<u32, Vec<(Arc<str>, Arc<str>)>>,
+    checks: HashMap<u32, Vec<FunctionName>>,
     pub(super) cache: Cache,
 }
+
+/// A function's schema and its name.
+type FunctionName = (Arc<str>, Arc<str>);
 
 /// A relation's place in the snapshot.
 pub(super) type RelationId = usize;
@@ -315,7 +322,7 @@ pub(super) struct Cast {
     pub(super) target: u32,
     pub(super) implicit: bool,
     /// Its function, where it has one.
-    pub(super) function: Option<(Arc<str>, Arc<str>)>,
+    pub(super) function: Option<FunctionName>,
     pub(super) computes: bool,
 }
 
@@ -417,7 +424,7 @@ impl Known {
     }
 
     /// Functions of somebody's that making a value of the type calls: the checks of a domain, and of those below it.
-    pub(super) fn checks_of(&self, oid: u32) -> Vec<&(Arc<str>, Arc<str>)> {
+    pub(super) fn checks_of(&self, oid: u32) -> Vec<&FunctionName> {
         let mut checks = Vec::new();
         let mut next = Some(oid);
         // An array of a domain, a domain over a domain.
@@ -488,8 +495,12 @@ impl Known {
 }
 
 impl Relation {
+    pub(super) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| &*column.name == name)
+    }
+
     pub(super) fn has_column(&self, name: &str) -> bool {
-        self.columns.iter().any(|column| &*column.name == name)
+        self.column(name).is_some()
     }
 }
 
@@ -576,7 +587,7 @@ impl Reading {
 
     fn read(mut self) -> Result<Known, CatalogError> {
         let mut known = Known::default();
-        self.server(&mut known)?;
+        let looker = self.server(&mut known)?;
         self.next("path")?;
         for mut row in self.next("schemas")? {
             let name = self.intern(row.text()?);
@@ -591,6 +602,13 @@ impl Reading {
             let (here, role) = (row.truth()?, row.optional()?);
             let role = role.map(|role| self.intern(role));
             known.path_settings.push((here, role, row.text()?));
+        }
+        // What was set for the role that looks hides what others have.
+        let hidden = |(_, role, _): &(bool, Option<Arc<str>>, String)| {
+            role.as_deref().is_none_or(|role| role == looker)
+        };
+        if known.path_settings.iter().any(hidden) {
+            known.path_default = None;
         }
         let by_oid = self.relations(&mut known)?;
         self.columns(&mut known, &by_oid)?;
@@ -618,22 +636,17 @@ impl Reading {
         Ok(known)
     }
 
-    fn server(&mut self, known: &mut Known) -> Result<(), CatalogError> {
-        for mut row in self.next("server")? {
-            known.server_version = row.number()?;
-            row.text()?;
-            let (path, source) = (row.optional()?, row.text()?);
-            // What a role or a client set for this connection says nothing about others.
-            let shared = matches!(
-                &*source,
-                "default" | "configuration file" | "command line" | "environment variable"
-            );
-            known.path_default = path.filter(|_| shared);
-        }
-        if known.server_version == 0 {
-            return Err(CatalogError { query: "server", reason: "no version".to_owned() });
-        }
-        Ok(())
+    /// Reads the first query, and gives the role that asked it.
+    fn server(&mut self, known: &mut Known) -> Result<String, CatalogError> {
+        let [row] = &mut self.next("server")?[..] else {
+            return Err(CatalogError { query: "server", reason: "it is not one row".to_owned() });
+        };
+        known.server_version = row.number()?;
+        row.text()?;
+        let (path, source) = (row.optional()?, row.text()?);
+        // What a client asked for when it started says nothing about others.
+        known.path_default = path.filter(|_| source != "client");
+        row.text()
     }
 
     fn relations(&mut self, known: &mut Known) -> Result<HashMap<u32, RelationId>, CatalogError> {

@@ -36,7 +36,9 @@ use std::sync::Arc;
 use crate::action::{Action, Effect, Facts, Object, Verb};
 use crate::protocol::Meaning;
 
-pub use catalog::{CATALOG_QUERIES, Catalog, CatalogError, CatalogQuery, FINGERPRINT_QUERY, Rows};
+pub use catalog::{
+    CATALOG_QUERIES, CATALOG_SETUP, Catalog, CatalogError, CatalogQuery, FINGERPRINT_QUERY, Rows,
+};
 pub use literal::literal_key;
 pub use session::{Sent, Session, Start, Transaction};
 

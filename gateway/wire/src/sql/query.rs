@@ -125,6 +125,12 @@ impl<'a> Walk<'a> {
         self.wants.actions.insert(Action { verb, object });
     }
 
+    /// Does `verb` to what was read since `mark`.
+    fn act_since(&mut self, verb: Verb, mark: usize) {
+        let objects = self.reads[mark..].iter().cloned();
+        self.wants.actions.extend(objects.map(|object| Action { verb, object }));
+    }
+
     pub(super) fn opaque(&mut self) {
         self.wants.opaque = true;
         self.wants.proven = false;
@@ -174,9 +180,7 @@ impl<'a> Walk<'a> {
     pub(super) fn on_relation(&mut self, verb: Verb, range: &RangeVar) {
         let mark = self.reads.len();
         let relations = self.resolve(&range.schemaname, &range.relname);
-        for object in self.reads[mark..].to_vec() {
-            self.act(verb, object);
-        }
+        self.act_since(verb, mark);
         for id in relations {
             match verb {
                 Verb::Select => self.read(id),
@@ -460,9 +464,7 @@ impl<'a> Walk<'a> {
         if !clauses.iter().all(locks) {
             self.opaque();
         }
-        for object in self.reads[mark..].to_vec() {
-            self.act(Verb::Lock, object);
-        }
+        self.act_since(Verb::Lock, mark);
     }
 
     fn from(&mut self, node: &'a Node) {
@@ -558,9 +560,7 @@ impl<'a> Walk<'a> {
         }
         let mark = self.reads.len();
         let (relations, known) = (self.resolve(&range.schemaname, &range.relname), self.known);
-        for object in self.reads[mark..].to_vec() {
-            self.act(Verb::Select, object);
-        }
+        self.act_since(Verb::Select, mark);
         let alone = self.reads.len() == mark && relations.len() == 1;
         for &id in &relations {
             self.read(id);
@@ -1082,10 +1082,9 @@ impl<'a> Walk<'a> {
             [name] => self.column_type(name),
             [.., alias, name] => {
                 let source = self.sources.iter().rev().flatten().find(|source| source.alias == alias);
-                if let Some(relation) = source.and_then(|source| source.relation) {
-                    if let Some(column) = relation.columns.iter().find(|column| &*column.name == name) {
-                        return typed(column.type_oid);
-                    }
+                let relation = source.and_then(|source| source.relation);
+                if let Some(column) = relation.and_then(|relation| relation.column(name)) {
+                    return typed(column.type_oid);
                 }
                 self.field(name);
                 Typed::Any
@@ -1100,7 +1099,7 @@ impl<'a> Walk<'a> {
             let mut found = None;
             for source in level {
                 let Some(relation) = source.relation else { return Typed::Any };
-                match relation.columns.iter().find(|column| &*column.name == name) {
+                match relation.column(name) {
                     Some(column) if Known::type_is_builtin(column.type_oid) => found = Some(Typed::Builtin),
                     Some(_) => return Typed::Any,
                     None => {}

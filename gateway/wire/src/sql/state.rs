@@ -21,7 +21,16 @@ pub(super) type Path = Arc<[Arc<str>]>;
 pub(super) struct State {
     pub(super) names: Names,
     pub(super) session_role: Arc<str>,
+    /// The possible search paths as the server looks through them; none: any.
+    searches: Option<Vec<Search>>,
     id: u64,
+}
+
+/// A search path with `$user` and `pg_catalog` in their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Search {
+    schemas: Vec<Arc<str>>,
+    role: Option<Arc<str>>,
 }
 
 /// See [`State`].
@@ -75,7 +84,7 @@ impl State {
     pub(super) fn new(names: Names, session_role: Arc<str>) -> Self {
         let mut hasher = DefaultHasher::new();
         (&names, &session_role).hash(&mut hasher);
-        Self { id: hasher.finish(), names, session_role }
+        Self { id: hasher.finish(), searches: names.searches(), names, session_role }
     }
 
     /// In which the catalog itself spells definitions: with every name qualified that is not PostgreSQL's own.
@@ -106,7 +115,7 @@ impl State {
             self.add_made(&mut found, made, Some(schema));
             return found;
         }
-        match self.paths() {
+        match &self.searches {
             None => {
                 found.relations = all.to_vec();
                 self.add_made(&mut found, made, None);
@@ -114,9 +123,9 @@ impl State {
             Some(paths) => {
                 let dropped = made.is_some_and(|made| made.contains(&Made::Dropped));
                 let mut somewhere_missing = false;
-                for (path, role) in &paths {
+                for Search { schemas, role } in paths {
                     let mut stopped = false;
-                    for schema in path {
+                    for schema in schemas {
                         let here = all.iter().copied().find(|&id| *known.relation(id).schema == **schema);
                         if let Some(id) = here {
                             if !found.relations.contains(&id) {
@@ -154,37 +163,9 @@ impl State {
         found.unresolved |= found.relations.is_empty() && found.made.is_empty() && !found.temporary;
     }
 
-    /// The possible search paths with their roles, as the server looks through them; none: any.
-    fn paths(&self) -> Option<Vec<(Vec<Arc<str>>, Option<Arc<str>>)>> {
-        let paths = self.names.paths.as_ref()?;
-        let roles: Vec<Option<Arc<str>>> = match &self.names.roles {
-            Some(roles) => roles.iter().cloned().map(Some).collect(),
-            None => vec![None],
-        };
-        let mut effective = Vec::with_capacity(paths.len() * roles.len());
-        for path in paths {
-            for role in &roles {
-                let mut schemas = Vec::with_capacity(path.len() + 1);
-                if !path.iter().any(|schema| &**schema == "pg_catalog") {
-                    schemas.push(Arc::from("pg_catalog"));
-                }
-                for schema in path.iter() {
-                    match (&**schema, role) {
-                        ("$user", Some(role)) => schemas.push(role.clone()),
-                        // Any schema can have the name of a role.
-                        ("$user", None) => return None,
-                        _ => schemas.push(schema.clone()),
-                    }
-                }
-                effective.push((schemas, role.clone()));
-            }
-        }
-        Some(effective)
-    }
-
     /// Schemas in which functions, operators and types are looked for; none: all.
     fn reach(&self) -> Option<BTreeSet<Arc<str>>> {
-        Some(self.paths()?.into_iter().flat_map(|(path, _)| path).collect())
+        Some(self.searches.as_ref()?.iter().flat_map(|search| search.schemas.iter().cloned()).collect())
     }
 
     /// The schemas in which an unqualified name is looked for; none: any.
@@ -276,6 +257,33 @@ impl Names {
             unsettled: false,
             flooded: false,
         }
+    }
+
+    fn searches(&self) -> Option<Vec<Search>> {
+        let paths = self.paths.as_ref()?;
+        let roles: Vec<Option<Arc<str>>> = match &self.roles {
+            Some(roles) => roles.iter().cloned().map(Some).collect(),
+            None => vec![None],
+        };
+        let mut searches = Vec::with_capacity(paths.len() * roles.len());
+        for path in paths {
+            for role in &roles {
+                let mut schemas = Vec::with_capacity(path.len() + 1);
+                if !path.iter().any(|schema| &**schema == "pg_catalog") {
+                    schemas.push(Arc::from("pg_catalog"));
+                }
+                for schema in path.iter() {
+                    match (&**schema, role) {
+                        ("$user", Some(role)) => schemas.push(role.clone()),
+                        // Any schema can have the name of a role.
+                        ("$user", None) => return None,
+                        _ => schemas.push(schema.clone()),
+                    }
+                }
+                searches.push(Search { schemas, role: role.clone() });
+            }
+        }
+        Some(searches)
     }
 
     pub(super) fn path_possible(&mut self, path: Option<Path>) {
