@@ -184,10 +184,11 @@ impl Parameter {
 /// Recorded bytes: a string, or base64 where they are no UTF-8.
 fn octets(value: &Value) -> Vec<u8> {
     use base64::Engine;
-    if let Some(text) = value.as_str() {
+    if let Some(text) = value.as_str().or_else(|| value.get("text")?.as_str()) {
         return text.as_bytes().to_vec();
     }
     let encoded = value.get("base64").and_then(Value::as_str).unwrap_or_default();
+    assert!(value.get("base64").is_some(), "neither text nor base64: {value}");
     let decoded = base64::prelude::BASE64_STANDARD.decode(encoded);
     decoded
         .or_else(|_| base64::prelude::BASE64_STANDARD_NO_PAD.decode(encoded))

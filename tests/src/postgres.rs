@@ -51,6 +51,7 @@ fn database_sql() -> String {
          CREATE TABLE wages (id int PRIMARY KEY, person text NOT NULL, amount numeric(10,2) NOT NULL);\n\
          CREATE TABLE notes (id serial PRIMARY KEY, body text, raw bytea, at timestamptz NOT NULL DEFAULT '2026-01-01 00:00:00+00');\n\
          CREATE TABLE journal (id bigint PRIMARY KEY, worker int, body text);\n\
+         CREATE TABLE driver_script (id int PRIMARY KEY, body text, amount numeric(10,2));\n\
          INSERT INTO customers SELECT i, 'customer ' || i, 'c' || i || '@example.test' FROM generate_series(1, 20) i;\n\
          INSERT INTO orders SELECT i, 1 + i % 20, 'open', i * 1.5 FROM generate_series(1, 100) i;\n\
          INSERT INTO wages SELECT i, 'person ' || i, 1000 + i FROM generate_series(1, 5) i;\n\

@@ -110,7 +110,7 @@ fn whatever_a_client_saw_is_in_the_ledger_after_a_kill_at_any_moment() {
             })
             .collect();
         // At any moment: after some number of answers, and then some of an answer's time.
-        let enough = numbers.next() % 200;
+        let enough = numbers.next() % 100;
         until("load", START_MAX, || (done.load(Ordering::SeqCst) >= enough).then_some(()));
         for _ in 0..numbers.next() % 200_000 {
             std::hint::spin_loop();

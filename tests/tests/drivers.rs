@@ -84,7 +84,12 @@ fn ran(commands: Vec<Command>) -> Vec<Vec<Command>> {
 /// Holds one session of the ledger against what the server says of one connection.
 fn compare(driver: Driver, executed: &[Executed], commands: &[Command]) {
     let mut commands = commands.iter().peekable();
+    // What fails before it runs (it does not parse) was decided and recorded, and the server does not log it.
+    let never_began = |command: &Command, text: &str| {
+        command.ending.as_deref() == Some("failed") && !text.contains(command.statement.trim())
+    };
     for one in executed {
+        while commands.next_if(|command| never_began(command, &one.text)).is_some() {}
         let command =
             commands.next().unwrap_or_else(|| panic!("{driver:?}: executed and not recorded: {one:?}"));
         // The server logs a string of several statements once; the ledger holds each of them.
@@ -114,7 +119,7 @@ fn compare(driver: Driver, executed: &[Executed], commands: &[Command]) {
             }
         }
     }
-    let more: Vec<_> = commands.collect();
+    let more: Vec<_> = commands.filter(|command| !never_began(command, "")).collect();
     assert!(more.is_empty(), "{driver:?}: recorded and never executed: {more:?}");
 }
 

@@ -64,7 +64,9 @@ fn a_key_that_is_not_the_gateways_own_cancels_nothing() {
     for key in [flipped, secret, shorter] {
         let mut canceller = Client::clear(world.gateway.address());
         canceller.send(&wire::cancel(&key)).unwrap();
-        assert!(canceller.receive_to_end().is_empty());
+        // Whether a key is known is never told; that a request is malformed may be.
+        let answer = canceller.receive_to_end();
+        assert!(answer.is_empty() || key.len() != client.cancel_key.len(), "{answer:?}");
     }
     assert_eq!(running(&world), "1");
     let mut canceller = Client::clear(world.gateway.address());
@@ -199,10 +201,8 @@ fn a_gateway_that_is_asked_to_stop_says_goodbye() {
     assert!(world.gateway.process().wait(ANSWER_MAX).success());
     world.gateway.ledger().assert_sound();
     let told = world.gateway.ledger().told();
-    assert_eq!(
-        told.last().map(|event| &*event.name).filter(|name| *name != "chain.head"),
-        Some("gateway.stopped")
-    );
+    let last = told.iter().rev().map(|event| &*event.name).find(|name| *name != "chain.head");
+    assert_eq!(last, Some("gateway.stopped"));
 }
 
 /// In shadow mode everything is decided and recorded, and nothing is refused.
