@@ -590,15 +590,15 @@ fn nesting_and_size_end_cleanly() {
     check(&session, &catalog, "SELECT \0", &["may change: opaque fixture"]);
 }
 
-/// Reads SQL files as a client would send them, one statement after the other, and tells which are proven to only read.
-/// With `SQL_FILES` (a folder), `SQL_CATALOG` (rows of the catalog queries) and `SQL_PROVEN` (what to write, each statement
-/// ended by a NUL) it prepares a comparison with a live server.
+/// Reads SQL files as a client would send them, one statement after the other, and tells what each wants. With `SQL_FILES`
+/// (a folder), `SQL_CATALOG` (rows of the catalog queries) and `SQL_TOLD` (what to write: for each text of one statement the
+/// text, its kind and its meaning, each ended by a NUL) it prepares a comparison with what a live server does.
 #[test]
 #[ignore = "needs files from elsewhere"]
 fn files_are_told_apart_without_a_panic() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let catalog = catalog_of(&std::fs::read_to_string(variable("SQL_CATALOG")).expect("a catalog"));
-    let mut proven = String::new();
+    let mut told = String::new();
     let (mut all, mut reads, mut opaque) = (0, 0, 0);
     for file in std::fs::read_dir(variable("SQL_FILES")).expect("a folder") {
         let text = std::fs::read(file.expect("a file").path()).expect("its bytes");
@@ -606,11 +606,8 @@ fn files_are_told_apart_without_a_panic() {
         for text in pieces(&String::from_utf8_lossy(&text)) {
             let analysis = session.analyze(&text, &catalog);
             let fresh = session_of("postgres", &catalog).analyze(&text, &catalog);
-            if !fresh.statements.is_empty()
-                && fresh.statements.iter().all(|s| s.meaning.effect == Effect::Reads)
-            {
-                proven.push_str(&text);
-                proven.push('\0');
+            if let [statement] = &fresh.statements[..] {
+                let _ = write!(told, "{text}\0{}\0{}\0", statement.meaning.facts.kind, line(statement));
             }
             for statement in &analysis.statements {
                 all += 1;
@@ -623,7 +620,7 @@ fn files_are_told_apart_without_a_panic() {
         }
     }
     println!("{all} statements, {reads} proven to only read, {opaque} opaque");
-    std::fs::write(variable("SQL_PROVEN"), proven).expect("written");
+    std::fs::write(variable("SQL_TOLD"), told).expect("written");
 }
 
 /// Cuts a script where a line ends with a semicolon, without psql's own commands and the data of COPY.
