@@ -456,6 +456,20 @@ fn what_the_session_made_is_known_by_name_until_the_catalog_has_it() {
     check(&session, &after, "TABLE orders", &["reads: select public.orders"]);
     check(&session, &after, "TABLE foo", &["may change: opaque fixture"]);
     check(&session, &after, "TABLE visits", &["may change: select pg_temp.visits; select public.visits"]);
+    // What is sent later holds in the state that has caught up as well, and a later definition is late again.
+    run(&mut session, &after, "SET search_path = lab");
+    session.ready(Transaction::Idle);
+    check(&session, &after, "TABLE patients", &["reads: select lab.patients"]);
+    run(&mut session, &after, "CREATE TABLE lab.more (id int)");
+    session.ready(Transaction::Idle);
+    check(&session, &after, "TABLE patients", &["may change: select lab.patients"]);
+    check(&session, &after, "TABLE v_contact", &["may change: opaque fixture"]);
+    check(
+        &session,
+        &after,
+        "TABLE public.v_contact",
+        &["may change: select public.patients; select public.v_contact"],
+    );
 }
 
 #[test]

@@ -15,8 +15,9 @@
 //! - naming a table that has children is naming its children, and naming a child is naming its parents;
 //! - a function behind an operator, a cast or a dotted name (`row.function`) is called just as one with parentheses.
 //!
-//! Triggers and rewrite rules belong to the table on which their owner put them: writing to the table stands for them,
-//! and what a rule reads or writes elsewhere is added to the statement's actions.
+//! Triggers, defaults, foreign keys with their cascades, and the policies of row security belong to the table on which its owner
+//! put them: writing to the table stands for what they do. What a rewrite rule reads or writes elsewhere is added to the
+//! statement's actions. Calling a function is what stands for all that it does, in the session too.
 
 mod cache;
 mod catalog;

@@ -1,14 +1,9 @@
 //! One call into PostgreSQL's parser, made safe to call on anything.
 //!
-//! What a newcomer gets wrong: while it parses, libpg_query turns the *process's* standard error into a pipe of its own, and
-//! back. Two parses at once would swap each other's descriptors for good. So only one thread parses at a time. (Built with
-//! `-DDEBUG` it leaves standard error alone; that is a matter of speed, not of soundness.)
-//!
 //! Nesting: the C parser keeps a budget of the stack that is left and fails cleanly, and the decoder stops at a hundred
 //! levels of messages, some forty of SQL; both come back as an error here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
 
 use pg_query::ParserOptions;
 use pg_query::protobuf::ParseResult;
@@ -31,7 +26,6 @@ pub(super) struct Unparsed;
 /// Parses a text. `backslash_quote` does not matter: the parser takes `\'` as `safe_encoding` does, and a server that
 /// forbids it refuses the whole text.
 pub(super) fn parse(text: &str, strings: Strings) -> Result<ParseResult, Unparsed> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
         return Err(Unparsed);
     }
@@ -39,7 +33,6 @@ pub(super) fn parse(text: &str, strings: Strings) -> Result<ParseResult, Unparse
     if strings == Strings::Escapes {
         options |= ParserOptions::DISABLE_STANDARD_CONFORMING_STRINGS;
     }
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // The binding summarises each tree and panics on shapes that it does not expect.
     match catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, options))) {
         Ok(Ok(parsed)) => Ok(parsed.protobuf),

@@ -27,6 +27,9 @@ const CANDIDATES_MAX: usize = 8;
 /// How many statements that change state are remembered until they are settled.
 const LOG_MAX: usize = 1024;
 
+/// Stands for the look from which on a snapshot had caught up, once one has.
+const HAS_CAUGHT_UP: u64 = u64::MAX;
+
 /// How deep an `EXECUTE` may run an `EXECUTE`.
 const EXECUTE_DEPTH_MAX: u8 = 4;
 
@@ -110,7 +113,7 @@ pub struct Session {
     state: Arc<State>,
     /// The same for a snapshot that was read after all that this session defined.
     caught_up: Option<Arc<State>>,
-    /// The look from which on `caught_up` holds; 0 where it is still to be noted.
+    /// The look from which on `caught_up` holds; 0 where it is still to be noted, [`HAS_CAUGHT_UP`] where it does.
     caught_up_from: AtomicU64,
     /// What was possible when everything was last settled.
     settled_paths: Option<BTreeSet<Path>>,
@@ -292,12 +295,14 @@ impl Session {
     /// The state to resolve names in: the snapshot may have caught up with what this session defined.
     fn state_for(&self, catalog: &Catalog) -> Arc<State> {
         if let Some(caught_up) = &self.caught_up {
-            let from = self.caught_up_from.load(Ordering::Relaxed);
-            if from == 0 {
+            match self.caught_up_from.load(Ordering::Relaxed) {
                 // The look after the next began after now, and so after everything that this session defined.
-                self.caught_up_from.store(catalog.look() + 2, Ordering::Relaxed);
-            } else if catalog.look() >= from {
-                return caught_up.clone();
+                0 => self.caught_up_from.store(catalog.look() + 2, Ordering::Relaxed),
+                from if from == HAS_CAUGHT_UP || catalog.look() >= from => {
+                    self.caught_up_from.store(HAS_CAUGHT_UP, Ordering::Relaxed);
+                    return caught_up.clone();
+                }
+                _ => {}
             }
         }
         self.state.clone()
@@ -433,6 +438,14 @@ impl Session {
                 _ => {}
             }
         }
+        if steps.iter().any(defines) {
+            if let Some(caught_up) = self.caught_up.take()
+                && *self.caught_up_from.get_mut() == HAS_CAUGHT_UP
+            {
+                self.state = caught_up;
+            }
+            *self.caught_up_from.get_mut() = 0;
+        }
         if steps.iter().any(changes_names) {
             let default = self.path_default.clone();
             self.change(|names| {
@@ -441,9 +454,6 @@ impl Session {
                 }
             });
         }
-        if steps.iter().any(defines) {
-            self.caught_up = None;
-        }
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Names)) {
@@ -451,6 +461,10 @@ impl Session {
         change(&mut names);
         if names != self.state.names {
             self.state = Arc::new(State::new(names, self.start.role.clone()));
+            if self.caught_up.is_some() {
+                let caught_up = self.state.names.settled_definitions();
+                self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
+            }
         }
     }
 
@@ -476,14 +490,12 @@ impl Session {
             names.roles = roles;
             names.strings = strings;
         });
-        let caught_up = self.state.names.settled_definitions();
-        if caught_up == self.state.names {
-            self.caught_up = None;
-        } else if self.caught_up.as_ref().is_none_or(|known| known.names != caught_up) {
-            let keeps_look = self.caught_up.is_some();
-            self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
-            if !keeps_look {
-                self.caught_up_from.store(0, Ordering::Relaxed);
+        // From here on everything that this session defined is there for others to read.
+        if self.caught_up.is_none() {
+            let caught_up = self.state.names.settled_definitions();
+            if caught_up != self.state.names {
+                self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
+                *self.caught_up_from.get_mut() = 0;
             }
         }
     }
