@@ -361,6 +361,13 @@ impl Catalog {
         self.known.relations.len()
     }
 
+    /// Whether binding a parameter of this type runs only code that PostgreSQL ships: 0, which leaves the type to the
+    /// server, is such; a domain is not, because its checks run.
+    #[must_use]
+    pub fn parameter_is_inert(&self, type_oid: u32) -> bool {
+        self.known.type_input_is_inert(type_oid, 0)
+    }
+
     pub(super) fn known(&self) -> &Known {
         &self.known
     }
