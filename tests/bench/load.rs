@@ -313,43 +313,44 @@ fn pgbench(
     assert!(said.contains("number of failed transactions: 0 "), "pgbench met failures:\n{said}");
     Done {
         executions: transactions * workload.executions(),
-        tps: window.tps,
-        cpu_us_per_txn: window.cpu_us_per_txn,
+        tps: window.as_ref().map_or_else(|| after("tps =").parse().expect("a rate"), |window| window.tps),
+        cpu_us_per_txn: window.and_then(|window| window.cpu_us_per_txn),
         latencies_us: latencies(folder.path()),
     }
 }
 
-/// What happened between two of pgbench's progress lines, so that neither connecting nor closing is counted.
+/// What happened between pgbench's progress lines, so that neither connecting nor closing is counted.
 struct Window {
     tps: f64,
     cpu_us_per_txn: Option<f64>,
 }
 
 impl Window {
-    fn watch(bench: &Child, process: Option<u32>, seconds: usize) -> Self {
-        let mut counted = Vec::new();
-        let next = |counted: &mut Vec<(f64, f64)>| {
-            let mut skip = counted.len();
-            let progress = bench.line_from(0, "progress", START_MAX, |line| {
+    /// None when pgbench was over before there were two such lines: a slow lane with many connections to make.
+    fn watch(bench: &Child, process: Option<u32>, seconds: usize) -> Option<Self> {
+        let next = |at: usize| {
+            let mut seen = 0;
+            bench.line_or_end(0, "progress", START_MAX, |line| {
                 let progress = progress(line)?;
-                if skip == 0 {
-                    return Some(progress);
-                }
-                skip -= 1;
-                None
-            });
-            counted.push(progress);
+                seen += 1;
+                (seen > at).then_some(progress)
+            })
         };
-        next(&mut counted);
+        let mut last = next(0)?;
         let before = process.map(Cpu::of);
-        for _ in 0..seconds {
-            next(&mut counted);
+        let (mut time, mut transactions, mut used) = (0.0, 0.0, None);
+        for at in 1..=seconds {
+            let Some(now) = next(at) else { break };
+            used = process.zip(before.as_ref()).map(|(process, before)| Cpu::of(process).since(before));
+            time += now.0 - last.0;
+            transactions += (now.0 - last.0) * now.1;
+            last = now;
         }
-        let used = process.zip(before).map(|(process, before)| Cpu::of(process).since(&before));
-        let steps = counted.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1));
-        let (time, transactions) =
-            steps.fold((0.0, 0.0), |(time, count), (step, tps)| (time + step, tps.mul_add(step, count)));
-        Self { tps: transactions / time, cpu_us_per_txn: used.map(|ns| ns as f64 / 1000.0 / transactions) }
+        let some = time > 0.0 && transactions > 0.0;
+        some.then(|| Self {
+            tps: transactions / time,
+            cpu_us_per_txn: used.map(|ns| ns as f64 / 1000.0 / transactions),
+        })
     }
 }
 

@@ -98,23 +98,47 @@ impl Child {
         from: usize,
         what: &str,
         within: Duration,
-        mut wanted: impl FnMut(&str) -> Option<T>,
+        wanted: impl FnMut(&str) -> Option<T>,
     ) -> T {
+        let found = self.line_or_end(from, what, within, wanted);
+        found.unwrap_or_else(|| {
+            panic!("{} ended without {what}; it said:\n  {}", self.name, self.lines().join("\n  "))
+        })
+    }
+
+    /// As [`Child::line_from`], but none when the program ends without such a line.
+    ///
+    /// # Panics
+    /// When neither came in time; the message holds everything it said.
+    pub fn line_or_end<T>(
+        &self,
+        from: usize,
+        what: &str,
+        within: Duration,
+        mut wanted: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
         let deadline = Instant::now() + within;
         let (heard, news) = &*self.heard;
         let mut heard = heard.lock().expect("the listener lives");
         let mut next = from;
         loop {
             while next < heard.lines.len() {
-                if let Some(found) = wanted(&heard.lines[next]) {
+                let found = wanted(&heard.lines[next]);
+                if found.is_some() {
                     return found;
                 }
                 next += 1;
             }
-            let said = || heard.lines.join("\n  ");
-            assert!(heard.open_streams > 0, "{} ended without {what}; it said:\n  {}", self.name, said());
+            if heard.open_streams == 0 {
+                return None;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{}: no {what} within {within:?}; it said:\n  {}", self.name, said());
+            assert!(
+                !left.is_zero(),
+                "{}: no {what} within {within:?}; it said:\n  {}",
+                self.name,
+                heard.lines.join("\n  ")
+            );
             heard = news.wait_timeout(heard, left).expect("the listener lives").0;
         }
     }

@@ -37,6 +37,7 @@ pub struct Setup<'a> {
     ledger: Option<PathBuf>,
     upstream: Option<SocketAddr>,
     databases: Vec<String>,
+    roles: Vec<(String, String)>,
 }
 
 /// A gateway: its folder, and the process where one runs. Both end with this value.
@@ -62,6 +63,9 @@ impl<'a> Setup<'a> {
             ledger: None,
             upstream: None,
             databases: vec![DATABASE.to_owned()],
+            roles: [(APP, APP_PASSWORD), (READER, READER_PASSWORD), (CATALOG, CATALOG_PASSWORD)]
+                .map(|(role, password)| (role.to_owned(), password.to_owned()))
+                .to_vec(),
         }
     }
 
@@ -117,6 +121,13 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// A further role of the server's.
+    #[must_use]
+    pub fn role(mut self, name: &str, password: &str) -> Self {
+        self.roles.push((name.to_owned(), password.to_owned()));
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -145,9 +156,10 @@ impl<'a> Setup<'a> {
 
     fn configuration(&self, ledger: &Path) -> String {
         let upstream = self.upstream.unwrap_or(self.postgres.address());
-        let roles: Vec<String> = [APP, READER, CATALOG]
+        let roles: Vec<String> = self
+            .roles
             .iter()
-            .map(|role| format!("{{ name = \"{role}\", password = {{ file = \"{role}.password\" }} }}"))
+            .map(|(role, _)| format!("{{ name = \"{role}\", password = {{ file = \"{role}.password\" }} }}"))
             .collect();
         format!(
             r#"policies = "policies"
