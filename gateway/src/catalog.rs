@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gatebook_wire::postgres::conversation::CatalogSource;
-use gatebook_wire::sql::{CATALOG_QUERIES, Catalog, FINGERPRINT_QUERY};
+use gatebook_wire::sql::{CATALOG_QUERIES, CATALOG_SETUP, Catalog, FINGERPRINT_QUERY};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -43,7 +43,11 @@ impl CatalogSource for Watched {
 impl Watched {
     /// A catalog that knows nothing yet; [`Watched::watch`] fills it.
     pub(crate) fn new() -> Arc<Watched> {
-        Arc::new(Watched { newest: ArcSwap::from_pointee(Catalog::empty()), wanted: Notify::new(), known: watch::Sender::new(false) })
+        Arc::new(Watched {
+            newest: ArcSwap::from_pointee(Catalog::empty()),
+            wanted: Notify::new(),
+            known: watch::Sender::new(false),
+        })
     }
 
     /// Waits until the catalog has been read once, at most for `deadline`. Without it everything is opaque, never permitted by accident.
@@ -69,16 +73,27 @@ impl Watched {
     }
 
     /// Looks over one connection until it breaks.
-    async fn follow(&self, upstream: &Upstream, database: &str) -> Result<std::convert::Infallible, UpstreamError> {
+    async fn follow(
+        &self,
+        upstream: &Upstream,
+        database: &str,
+    ) -> Result<std::convert::Infallible, UpstreamError> {
         let resource = upstream.resource();
-        let role = resource.role(&resource.catalog_role).ok_or_else(|| UpstreamError::Violation("no catalog role".into()))?;
-        let settings = [("application_name", "gatebook catalog"), ("default_transaction_read_only", "on"), ("search_path", "pg_catalog")];
+        let role = resource
+            .role(&resource.catalog_role)
+            .ok_or_else(|| UpstreamError::Violation("no catalog role".into()))?;
+        let settings = [("application_name", "gatebook catalog"), ("default_transaction_read_only", "on")];
         let mut connected = upstream.connect(role, database, &settings).await?;
+        connected.query(CATALOG_SETUP, 0).await?;
         let mut last = None;
         loop {
             let look = self.look(&mut connected, &mut last);
             timeout(LOOK_DEADLINE, look).await.map_err(|_| UpstreamError::Deadline(LOOK_DEADLINE))??;
-            let _ = timeout(POLL, self.wanted.notified()).await;
+            // After a change two looks are wanted: a session trusts what two of them agree on.
+            if timeout(POLL, self.wanted.notified()).await.is_ok() {
+                let look = self.look(&mut connected, &mut last);
+                timeout(LOOK_DEADLINE, look).await.map_err(|_| UpstreamError::Deadline(LOOK_DEADLINE))??;
+            }
         }
     }
 
@@ -95,7 +110,8 @@ impl Watched {
             answers.push(connected.query(query.sql, query.rows_max).await?);
         }
         connected.query("COMMIT", 0).await?;
-        let catalog = Catalog::from_rows(answers).map_err(|error| UpstreamError::Violation(error.to_string()))?;
+        let catalog =
+            Catalog::from_rows(answers).map_err(|error| UpstreamError::Violation(error.to_string()))?;
         let catalog = catalog.succeeding(&self.newest.load());
         self.newest.store(Arc::new(catalog));
         *last = Some(fingerprint);

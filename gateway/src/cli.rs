@@ -156,14 +156,16 @@ async fn dispatch(verb: Verb) -> ExitCode {
                 Err(code) => code,
             }
         }
-        Verb::Sessions { verb: SessionsVerb::Ls { config, json } } => match ask(&config, &Ask::Sessions).await {
-            Ok(Answer::Sessions { sessions }) => {
-                print_sessions(&sessions, json);
-                ExitCode::SUCCESS
+        Verb::Sessions { verb: SessionsVerb::Ls { config, json } } => {
+            match ask(&config, &Ask::Sessions).await {
+                Ok(Answer::Sessions { sessions }) => {
+                    print_sessions(&sessions, json);
+                    ExitCode::SUCCESS
+                }
+                Ok(answer) => unexpected(answer),
+                Err(code) => code,
             }
-            Ok(answer) => unexpected(answer),
-            Err(code) => code,
-        },
+        }
         Verb::Demo(args) => crate::demo::run(args).await,
     }
 }
@@ -217,7 +219,9 @@ async fn ask(config: &ConfigArg, what: &Ask) -> Result<Answer, ExitCode> {
         eprint!("{}", loaded.report);
         return Err(fail("the configuration has mistakes, so its control socket is not known"));
     };
-    control::ask(&config.control, what).await.map_err(|error| fail(&format!("{error}; is the gateway running with this configuration?")))
+    control::ask(&config.control, what)
+        .await
+        .map_err(|error| fail(&format!("{error}; is the gateway running with this configuration?")))
 }
 
 fn unexpected(answer: Answer) -> ExitCode {
@@ -239,12 +243,21 @@ fn print_sessions(sessions: &[control::SessionLine], json: bool) {
         }
         return;
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     println!("{:>8}  {:<36}  {:<28}  {:<16}  SINCE", "SESSION", "PRINCIPAL", "RESOURCE", "ROLE");
     for session in sessions {
         let minutes = now.saturating_sub(session.started_s) / 60;
-        let clean = |text: &str| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
-        println!("{:>8}  {:<36}  {:<28}  {:<16}  {minutes} min", session.session, clean(&session.principal), clean(&session.resource), clean(&session.role));
+        let clean = |text: &str| {
+            text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>()
+        };
+        println!(
+            "{:>8}  {:<36}  {:<28}  {:<16}  {minutes} min",
+            session.session,
+            clean(&session.principal),
+            clean(&session.resource),
+            clean(&session.role)
+        );
     }
 }
 

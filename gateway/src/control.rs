@@ -136,7 +136,8 @@ pub(crate) async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
 }
 
 async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
-    let by = stream.peer_cred().map_or_else(|_| "local".to_owned(), |peer| format!("local uid {}", peer.uid()));
+    let by =
+        stream.peer_cred().map_or_else(|_| "local".to_owned(), |peer| format!("local uid {}", peer.uid()));
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     (&mut stream).take(LINE_BYTES_MAX).read_line(&mut line).await?;
@@ -152,7 +153,9 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
                 Err(error) => Answer::Failed { error: error.to_string() },
             }
         }
-        Ok(Ask::Sessions) => Answer::Sessions { sessions: gateway.registry.all().iter().map(|live| line_of(live)).collect() },
+        Ok(Ask::Sessions) => {
+            Answer::Sessions { sessions: gateway.registry.all().iter().map(|live| line_of(live)).collect() }
+        }
         Err(error) => Answer::Failed { error: format!("not understood: {error}") },
     };
     let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
@@ -161,7 +164,8 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
 }
 
 fn line_of(live: &crate::session::Live) -> SessionLine {
-    let seconds = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds =
+        |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     SessionLine {
         session: live.number,
         principal: live.standing.chain.first().map_or_else(String::new, |first| first.id().to_string()),
@@ -184,6 +188,9 @@ pub(crate) async fn ask(path: &Path, ask: &Ask) -> Result<Answer, ControlError> 
         (&mut stream).take(LINE_BYTES_MAX).read_line(&mut line).await?;
         Ok(line)
     };
-    let line = timeout(DEADLINE, exchange).await.map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+    let line = timeout(DEADLINE, exchange)
+        .await
+        .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+        .map_err(failed)?;
     serde_json::from_str(&line).map_err(|_| ControlError::Garbled)
 }

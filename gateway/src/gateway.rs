@@ -121,8 +121,12 @@ impl Denied {
     /// What the client can do.
     pub(crate) fn hint(self) -> Option<&'static str> {
         match self {
-            Denied::Token => Some("present a fresh token of an issuer that this gateway knows; gatebook token prints one"),
-            Denied::Access => Some("ask the operators of this gateway for access, or name another user or database"),
+            Denied::Token => {
+                Some("present a fresh token of an issuer that this gateway knows; gatebook token prints one")
+            }
+            Denied::Access => {
+                Some("ask the operators of this gateway for access, or name another user or database")
+            }
             Denied::Unavailable => None,
         }
     }
@@ -160,7 +164,13 @@ struct Logins {
 
 impl Gateway {
     /// A gateway over its parts; `revoked` are the principals that stay out.
-    pub(crate) fn new(config: Config, identity: Identity, policy: Arc<policy::Live>, recorder: Recorder, revoked: HashSet<String>) -> Result<Arc<Gateway>, config::tls::TlsError> {
+    pub(crate) fn new(
+        config: Config,
+        identity: Identity,
+        policy: Arc<policy::Live>,
+        recorder: Recorder,
+        revoked: HashSet<String>,
+    ) -> Result<Arc<Gateway>, config::tls::TlsError> {
         let mut served = HashMap::new();
         for resource in &config.resources {
             let upstream = Upstream::new(resource, config.limits.connect_deadline)?;
@@ -250,11 +260,23 @@ impl Gateway {
             return Err(Denied::Unavailable);
         }
         let expires = resource.session_max.map_or_else(|| principal.expires(), |limit| now + limit);
-        Ok(Admission { principal, standing, decision, expires, source, shadow: resource.shadow, role: role.clone() })
+        Ok(Admission {
+            principal,
+            standing,
+            decision,
+            expires,
+            source,
+            shadow: resource.shadow,
+            role: role.clone(),
+        })
     }
 
     /// Records a session's opening; durable when it returns.
-    pub(crate) async fn open_session(&self, admission: &Admission, application: &str) -> Result<Book, Unavailable> {
+    pub(crate) async fn open_session(
+        &self,
+        admission: &Admission,
+        application: &str,
+    ) -> Result<Book, Unavailable> {
         let opened = Opened {
             principal: &admission.principal,
             standing: &admission.standing,
@@ -308,6 +330,11 @@ impl Gateway {
             reads_when_written: served.upstream.resource().durability != config::Durability::Strict,
         };
         let entered = self.registry.enter(live);
+        // So may a change of policy.
+        let login = policy::login(&admission.standing.role);
+        if !admission.shadow && !self.policy.load().decide(&admission.standing, &login).is_permit() {
+            book.signal().end(EndReason::PolicyChanged);
+        }
         // A revocation may have come between the decision and this entry: it finds the session here, or we find it there.
         if self.revoked.read().contains(admission.principal()) {
             book.signal().end(EndReason::Revoked);
@@ -341,18 +368,26 @@ impl Gateway {
 
     /// Revokes: the ledger first, then the principal stays out and its sessions end.
     pub(crate) async fn revoke(&self, target: &Target, reason: &str, by: &str) -> Result<Ended, Unavailable> {
-        self.recorder.record_revocation(&Revoked { target, reason, by }, self.config.limits.durable_deadline).await?;
+        let recorded = self
+            .recorder
+            .record_revocation(&Revoked { target, reason, by }, self.config.limits.durable_deadline)
+            .await;
+        // Ending is the safe direction: it is done also where the record is late.
         if let Target::Principal(id) = target {
             self.revoked.write().insert(id.clone());
         }
-        Ok(self.registry.revoke(target))
+        let ended = self.registry.revoke(target);
+        recorded.map(|()| ended)
     }
 
     /// Ends the sessions whose principal may no longer be their role under the policies in force.
     pub(crate) fn recheck(&self) -> Ended {
         let set = self.policy.current();
         self.registry.end(EndReason::PolicyChanged, |live| {
-            let shadow = self.served.get(&*live.standing.resource).is_some_and(|served| served.upstream.resource().shadow);
+            let shadow = self
+                .served
+                .get(&*live.standing.resource)
+                .is_some_and(|served| served.upstream.resource().shadow);
             !shadow && !set.decide(&live.standing, &policy::login(&live.standing.role)).is_permit()
         })
     }
@@ -363,12 +398,22 @@ impl Gateway {
         let mut logins = self.logins.lock();
         let key = (source.ip().to_string(), cause);
         let known = logins.counts.len();
-        let key = if known >= LOGIN_SOURCES_MAX && !logins.counts.contains_key(&key) { (String::new(), cause) } else { key };
+        let key = if known >= LOGIN_SOURCES_MAX && !logins.counts.contains_key(&key) {
+            (String::new(), cause)
+        } else {
+            key
+        };
         let source = key.0.clone();
         match logins.counts.entry(key) {
             std::collections::hash_map::Entry::Occupied(mut summed) => summed.get_mut().count += 1,
             std::collections::hash_map::Entry::Vacant(place) => {
-                let refused = RefusedLogin { source, resource: resource.to_owned(), cause, detail: detail.to_owned(), count: 1 };
+                let refused = RefusedLogin {
+                    source,
+                    resource: resource.to_owned(),
+                    cause,
+                    detail: detail.to_owned(),
+                    count: 1,
+                };
                 self.recorder.record_refused_login(&refused);
                 place.insert(RefusedLogin { count: 0, ..refused });
             }

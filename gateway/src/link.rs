@@ -63,7 +63,14 @@ pub(crate) struct Framed<S> {
 impl<S> Framed<S> {
     /// A stream on which `incoming` has arrived already.
     pub(crate) fn new(stream: S, decoder: Decoder, incoming: BytesMut) -> Framed<S> {
-        Framed { stream, decoder, incoming, outgoing: BytesMut::new(), read_bytes: *READ_BYTES.start(), dirty: false }
+        Framed {
+            stream,
+            decoder,
+            incoming,
+            outgoing: BytesMut::new(),
+            read_bytes: *READ_BYTES.start(),
+            dirty: false,
+        }
     }
 }
 
@@ -82,7 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for Framed<S> {
         self.incoming.reserve(self.read_bytes);
         let mut room = (&mut self.incoming).limit(self.read_bytes);
         let read = std::task::ready!(pin!(self.stream.read_buf(&mut room)).poll(cx))?;
-        self.read_bytes = if read == self.read_bytes { self.read_bytes * 4 } else { self.read_bytes.min(read * 4) };
+        self.read_bytes =
+            if read == self.read_bytes { self.read_bytes * 4 } else { self.read_bytes.min(read * 4) };
         self.read_bytes = self.read_bytes.clamp(*READ_BYTES.start(), *READ_BYTES.end());
         Poll::Ready(Ok(read > 0))
     }

@@ -183,7 +183,12 @@ impl Shared {
         self.queue_encoded(slot, B::KIND, |bytes| event::encode(body, payload, bytes))
     }
 
-    fn queue_encoded(&self, slot: Option<&Arc<Slot>>, kind: Kind, encode: impl FnOnce(&mut Vec<u8>) -> usize) -> Ticket {
+    fn queue_encoded(
+        &self,
+        slot: Option<&Arc<Slot>>,
+        kind: Kind,
+        encode: impl FnOnce(&mut Vec<u8>) -> usize,
+    ) -> Ticket {
         let time_ns = now_ns();
         let mut queue = self.queue.lock();
         let before = queue.bytes.len();
@@ -191,8 +196,9 @@ impl Shared {
         let bytes = queue.bytes.len() - before;
         let ticket = slot.map_or(0, |slot| slot.tickets.fetch_add(1, Ordering::Relaxed) + 1);
         queue.items.push(Item { kind, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
-        drop(queue);
+        // Under the lock, so that the writer cannot take it off before it is on.
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        drop(queue);
         ticket
     }
 
@@ -211,7 +217,11 @@ impl Shared {
     /// Ends every session: nothing passes unrecorded.
     fn end_all(&self) -> usize {
         let slots = std::mem::take(&mut *self.slots.lock());
-        slots.iter().filter_map(Weak::upgrade).filter(|slot| slot.signal.end(EndReason::LedgerUnavailable)).count()
+        slots
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| slot.signal.end(EndReason::LedgerUnavailable))
+            .count()
     }
 }
 
@@ -290,12 +300,16 @@ impl Recorder {
     /// # Errors
     /// [`StartError`]: without a ledger nothing is served.
     pub(crate) fn start(config: &LedgerConfig) -> Result<(Recorder, Found), StartError> {
-        let directory = Directory::create(&config.path).map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        let directory = Directory::create(&config.path)
+            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
         Recorder::over(config, Arc::new(directory))
     }
 
     /// The same over any storage.
-    pub(crate) fn over(config: &LedgerConfig, storage: Arc<dyn Storage>) -> Result<(Recorder, Found), StartError> {
+    pub(crate) fn over(
+        config: &LedgerConfig,
+        storage: Arc<dyn Storage>,
+    ) -> Result<(Recorder, Found), StartError> {
         let opener = Opener { config: config.clone(), storage };
         let (writer, found) = opener.open()?;
         let shared = Arc::new(Shared {
@@ -315,7 +329,10 @@ impl Recorder {
         });
         opener.keep_reserve();
         let thread = Thread { shared: shared.clone(), opener, items: Vec::new(), bytes: Vec::new() };
-        std::thread::Builder::new().name("ledger".into()).spawn(move || thread.run(writer)).map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || thread.run(writer))
+            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
         Ok((Recorder { shared }, found))
     }
 
@@ -343,7 +360,11 @@ impl Recorder {
     }
 
     /// Opens a session in the ledger; durable when it returns.
-    pub(crate) async fn open_session(&self, opened: &Opened<'_>, deadline: Duration) -> Result<Book, Unavailable> {
+    pub(crate) async fn open_session(
+        &self,
+        opened: &Opened<'_>,
+        deadline: Duration,
+    ) -> Result<Book, Unavailable> {
         if self.shared.failed.load(Ordering::Acquire) {
             return Err(Unavailable::Failed);
         }
@@ -380,32 +401,55 @@ impl Recorder {
     }
 
     /// Records a revocation; durable when it returns.
-    pub(crate) async fn record_revocation(&self, revoked: &Revoked<'_>, deadline: Duration) -> Result<(), Unavailable> {
+    pub(crate) async fn record_revocation(
+        &self,
+        revoked: &Revoked<'_>,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
         let (target, principal, session) = match revoked.target {
             Target::Principal(id) => ("principal", Some(id.as_str().into()), None),
             Target::Session(number) => ("session", None, Some(*number)),
         };
         let body = event::RevocationBody { target: target.into() };
-        let payload = event::RevocationPayload { by: revoked.by.into(), principal, reason: revoked.reason.into(), session };
+        let payload = event::RevocationPayload {
+            by: revoked.by.into(),
+            principal,
+            reason: revoked.reason.into(),
+            session,
+        };
         self.record(&body, Some(&payload), deadline).await
     }
 
     /// Records that policies took effect; durable when it returns.
-    pub(crate) async fn record_policies(&self, set: &PolicySet, deadline: Duration) -> Result<(), Unavailable> {
+    pub(crate) async fn record_policies(
+        &self,
+        set: &PolicySet,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
         let body = event::PolicyLoadedBody { hash: set_hash(set).into(), policies: set.len() as u64 };
-        let files = set.files().iter().map(|file| event::PolicyFile { name: (&*file.name).into(), text: (&*file.text).into() });
+        let files = set
+            .files()
+            .iter()
+            .map(|file| event::PolicyFile { name: (&*file.name).into(), text: (&*file.text).into() });
         self.record(&body, Some(&event::PolicyLoadedPayload { files: files.collect() }), deadline).await
     }
 
     /// Records that an edit of the policies was not taken.
     pub(crate) fn record_rejected_policies(&self, stays: &PolicySet, mistakes: &[String]) {
         let body = event::PolicyRejectedBody { stays: set_hash(stays).into() };
-        let payload = event::PolicyRejectedPayload { mistakes: mistakes.iter().map(|line| line.as_str().into()).collect() };
+        let payload = event::PolicyRejectedPayload {
+            mistakes: mistakes.iter().map(|line| line.as_str().into()).collect(),
+        };
         self.shared.push(None, &body, Some(&payload));
     }
 
     /// Records that the gateway serves, and by what configuration; durable when it returns.
-    pub(crate) async fn record_start(&self, text: &str, resources: usize, deadline: Duration) -> Result<(), Unavailable> {
+    pub(crate) async fn record_start(
+        &self,
+        text: &str,
+        resources: usize,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
         let body = event::GatewayStartedBody { version: env!("CARGO_PKG_VERSION").into() };
         self.record(&body, None, deadline).await?;
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
@@ -424,7 +468,12 @@ impl Recorder {
         self.shared.push(None, &body, Some(&payload));
     }
 
-    async fn record<B: Body>(&self, body: &B, payload: Option<&B::Payload>, deadline: Duration) -> Result<(), Unavailable> {
+    async fn record<B: Body>(
+        &self,
+        body: &B,
+        payload: Option<&B::Payload>,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
         if self.shared.failed.load(Ordering::Acquire) {
             return Err(Unavailable::Failed);
         }
@@ -473,16 +522,27 @@ struct Template {
 
 impl Templates {
     fn of(&mut self, meaning: &Arc<Meaning>, decision: &Arc<Decision>) -> &event::CommandTemplate {
-        let known = self.0.iter().position(|known| Arc::ptr_eq(&known.meaning, meaning) && Arc::ptr_eq(&known.decision, decision));
+        let known = self
+            .0
+            .iter()
+            .position(|known| Arc::ptr_eq(&known.meaning, meaning) && Arc::ptr_eq(&known.decision, decision));
         let at = known.unwrap_or_else(|| {
             if self.0.len() == TEMPLATES_MAX {
                 self.0.remove(0);
             }
             let written = event::CommandTemplate::new(&event::CommandPayload {
-                actions: meaning.actions.iter().map(|action| format!("{} {}", action.verb.name(), action.object).into()).collect(),
+                actions: meaning
+                    .actions
+                    .iter()
+                    .map(|action| format!("{} {}", action.verb.name(), action.object).into())
+                    .collect(),
                 errors: decision.errors.iter().map(|error| error.as_str().into()).collect(),
                 kind: meaning.facts.kind.as_str().into(),
-                obligations: decision.obligations.iter().map(|obligation| obligation.to_string().into()).collect(),
+                obligations: decision
+                    .obligations
+                    .iter()
+                    .map(|obligation| obligation.to_string().into())
+                    .collect(),
                 parameters: Vec::new(),
                 policies: decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
                 statement: event::Text::Text(Cow::Borrowed("")),
@@ -545,7 +605,9 @@ impl Book {
         let statement = event::Text::new(&command.statement);
         let template = self.templates.of(&command.meaning, decision);
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
-        self.shared.queue_encoded(Some(&self.slot), event::COMMAND, |bytes| template.encode(&body, &parameters, &statement, bytes))
+        self.shared.queue_encoded(Some(&self.slot), event::COMMAND, |bytes| {
+            template.encode(&body, &parameters, &statement, bytes)
+        })
     }
 
     /// Records how a command came out. Nobody waits for it.
@@ -628,7 +690,8 @@ fn parameter(parameter: &gatebook_wire::protocol::Parameter) -> event::Parameter
     event::Parameter {
         binary: parameter.binary,
         type_oid: parameter.type_oid,
-        value: value.map(|bytes| if parameter.binary { event::Text::base64(bytes) } else { event::Text::new(bytes) }),
+        value: value
+            .map(|bytes| if parameter.binary { event::Text::base64(bytes) } else { event::Text::new(bytes) }),
     }
 }
 
@@ -662,11 +725,17 @@ impl Opener {
         let loaded = keys::load_or_create(&self.config.keys)
             .map_err(|error| StartError::Keys { path: self.config.keys.clone(), error: error.to_string() })?;
         let failed = |error| StartError::Open { path: path.clone(), error };
-        let exists = self.storage.list("").map_err(|error| failed(error.into()))?.iter().any(|name| name == "ledger.toml");
+        let exists = self
+            .storage
+            .list("")
+            .map_err(|error| failed(error.into()))?
+            .iter()
+            .any(|name| name == "ledger.toml");
         let salts = || Box::new(SystemSalts::default());
         let mut found = Found::default();
         let mut writer = if exists {
-            let opened = Writer::open(self.storage.clone(), Box::new(loaded), salts(), Limits::default(), now_ns());
+            let opened =
+                Writer::open(self.storage.clone(), Box::new(loaded), salts(), Limits::default(), now_ns());
             let (writer, recovery) = opened.map_err(failed)?;
             found.entries = recovery.entries;
             found.abandoned = recovery.open_sessions.len();
@@ -674,10 +743,20 @@ impl Opener {
             found.revoked = self.revoked().map_err(|error| failed(error.into()))?;
             writer
         } else {
-            let origin = Origin::new(&self.config.origin).map_err(|_| StartError::Origin(self.config.origin.clone()))?;
-            Writer::create(self.storage.clone(), &origin, Box::new(loaded), salts(), Limits::default(), now_ns()).map_err(failed)?
+            let origin = Origin::new(&self.config.origin)
+                .map_err(|_| StartError::Origin(self.config.origin.clone()))?;
+            Writer::create(
+                self.storage.clone(),
+                &origin,
+                Box::new(loaded),
+                salts(),
+                Limits::default(),
+                now_ns(),
+            )
+            .map_err(failed)?
         };
-        self.close_abandoned(&mut writer).map_err(|error| failed(gatebook_ledger::OpenError::Storage(std::io::Error::other(error))))?;
+        self.close_abandoned(&mut writer)
+            .map_err(|error| failed(gatebook_ledger::OpenError::Storage(std::io::Error::other(error))))?;
         Ok((writer, found))
     }
 
@@ -711,7 +790,8 @@ impl Opener {
         gatebook_ledger::reader::visit(self.storage.as_ref(), None, |item| {
             if let gatebook_ledger::reader::Item::Entry { entry, payload, .. } = item
                 && entry.header.kind == event::REVOCATION
-                && let Ok(event::Decoded::Revocation(Some(payload))) = event::decode(entry.header.kind, entry.body, payload)
+                && let Ok(event::Decoded::Revocation(Some(payload))) =
+                    event::decode(entry.header.kind, entry.body, payload)
             {
                 revoked.extend(payload.principal.map(Cow::into_owned));
             }
@@ -722,11 +802,23 @@ impl Opener {
 
     /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.
     fn close_abandoned(&self, writer: &mut Writer) -> Result<(), gatebook_ledger::WriteError> {
-        let body = event::SessionClosedBody { commands: None, fed_bytes: None, reason: "crash".into(), refused: None, to_client_bytes: None };
+        let body = event::SessionClosedBody {
+            commands: None,
+            fed_bytes: None,
+            reason: "crash".into(),
+            refused: None,
+            to_client_bytes: None,
+        };
         let mut json = Vec::new();
         event::encode(&body, None, &mut json);
         for session in writer.open_sessions() {
-            let draft = gatebook_ledger::Draft { kind: Kind::SESSION_CLOSED, time_ns: now_ns(), session, body: &json, payload: b"" };
+            let draft = gatebook_ledger::Draft {
+                kind: Kind::SESSION_CLOSED,
+                time_ns: now_ns(),
+                session,
+                body: &json,
+                payload: b"",
+            };
             writer.stage(&draft)?;
         }
         writer.write()?;
@@ -761,6 +853,8 @@ impl Thread {
                     return;
                 }
                 Halt::Failed(error) => {
+                    // What could not be written belongs to sessions that end now.
+                    self.drop_taken();
                     self.shared.failed.store(true, Ordering::Release);
                     let sessions = self.shared.end_all();
                     tracing::error!(
@@ -805,7 +899,11 @@ impl Thread {
                 Ok((writer, found)) => {
                     self.shared.syncing_since.store(0, Ordering::Release);
                     self.shared.failed.store(false, Ordering::Release);
-                    tracing::warn!(entries = found.entries, closed = found.abandoned, "ledger: can be written again; sessions are taken");
+                    tracing::warn!(
+                        entries = found.entries,
+                        closed = found.abandoned,
+                        "ledger: can be written again; sessions are taken"
+                    );
                     return Some(writer);
                 }
                 Err(error) => {
@@ -866,7 +964,7 @@ impl Thread {
         let since = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.shared.syncing_since.store(since, Ordering::Release);
         let mut at = 0;
-        for item in &self.items {
+        for item in &mut self.items {
             let (body, payload) = self.bytes[at..at + item.bytes].split_at(item.body_bytes);
             at += item.bytes;
             let session = match (&item.slot, item.kind) {
@@ -878,10 +976,19 @@ impl Thread {
                 (None, _) => 0,
             };
             // What comes for a session that was closed has nowhere to go: a cancel request that lost the race.
-            if session != 0 && item.kind != Kind::SESSION_OPENED && writer.session_entries(session).is_none() {
+            if session != 0 && item.kind != Kind::SESSION_OPENED && writer.session_entries(session).is_none()
+            {
+                // It is not there, so nobody is told that it is.
+                item.slot = None;
                 continue;
             }
-            writer.stage(&gatebook_ledger::Draft { kind: item.kind, time_ns: item.time_ns, session, body, payload })?;
+            writer.stage(&gatebook_ledger::Draft {
+                kind: item.kind,
+                time_ns: item.time_ns,
+                session,
+                body,
+                payload,
+            })?;
         }
         writer.write()?;
         self.tell(Signal::made_written);

@@ -124,27 +124,41 @@ async fn serve_until_told(config: Config) -> Result<(), ServeError> {
 
 /// Starts a gateway: ledger first, then listeners.
 pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
-    let identity = Identity::new(&config.issuers.iter().map(issuer).collect::<Vec<_>>()).map_err(|mistakes| ServeError::Identity(mistakes.join("; ")))?;
-    let live = policy::Live::open(&config.policies)
-        .map_err(|mistakes| ServeError::Policies(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    let identity = Identity::new(&config.issuers.iter().map(issuer).collect::<Vec<_>>())
+        .map_err(|mistakes| ServeError::Identity(mistakes.join("; ")))?;
+    let live = policy::Live::open(&config.policies).map_err(|mistakes| {
+        ServeError::Policies(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
     let listenings = config
         .listeners()
         .into_iter()
         .map(|listener| Ok(Arc::new(Listening { tls: ServerTls::new(&config, &listener)?, listener })))
         .collect::<Result<Vec<_>, TlsError>>()?;
-    let sockets = listenings.iter().map(|listening| bind(listening.listener.address)).collect::<Result<Vec<_>, _>>()?;
+    let sockets =
+        listenings.iter().map(|listening| bind(listening.listener.address)).collect::<Result<Vec<_>, _>>()?;
     let control = control::bind(&config.control).await?;
 
     let (recorder, found) = Recorder::start(&config.ledger)?;
     if found.abandoned > 0 || found.cut {
-        tracing::warn!(entries = found.entries, closed = found.abandoned, cut = found.cut, "ledger: recovered after a crash");
+        tracing::warn!(
+            entries = found.entries,
+            closed = found.abandoned,
+            cut = found.cut,
+            "ledger: recovered after a crash"
+        );
     }
     let deadline = config.limits.durable_deadline;
     recorder.record_start(config.redacted_text(), config.resources.len(), deadline).await?;
     recorder.record_policies(&live.current(), deadline).await?;
     let doorkeeper = Doorkeeper::new(&config.limits);
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
-    let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked.into_iter().collect::<HashSet<_>>())?;
+    let gateway = Gateway::new(
+        config,
+        identity,
+        Arc::new(live),
+        recorder,
+        found.revoked.into_iter().collect::<HashSet<_>>(),
+    )?;
     gateway.start_watching();
 
     let (stop, stopped) = watch::channel(false);
@@ -176,7 +190,11 @@ impl Running {
         if stalled > gateway.config.limits.durable_deadline {
             let sessions = gateway.recorder.end_all();
             if sessions > 0 {
-                tracing::error!(?stalled, sessions, "ledger: the disk does not answer; these sessions ended and new ones are refused");
+                tracing::error!(
+                    ?stalled,
+                    sessions,
+                    "ledger: the disk does not answer; these sessions ended and new ones are refused"
+                );
             }
         }
         self.look_at_space(warned);
@@ -196,8 +214,12 @@ impl Running {
         if level != *warned {
             let path = ledger.path.display();
             match level {
-                3 => tracing::error!(%path, free, "ledger: the disk is nearly full; new sessions are refused. Free space or set another ledger.path"),
-                2 => tracing::error!(%path, free, "ledger: the disk fills up; new sessions will be refused soon"),
+                3 => {
+                    tracing::error!(%path, free, "ledger: the disk is nearly full; new sessions are refused. Free space or set another ledger.path")
+                }
+                2 => {
+                    tracing::error!(%path, free, "ledger: the disk fills up; new sessions will be refused soon")
+                }
                 1 => tracing::warn!(%path, free, "ledger: the disk fills up"),
                 _ => tracing::info!(%path, free, "ledger: the disk has room again"),
             }
@@ -215,7 +237,9 @@ impl Running {
     fn reload_certificates(&self) {
         for listening in &self.listenings {
             match listening.tls.as_ref().map(ServerTls::reload) {
-                Some(Ok(true)) => tracing::info!(address = %listening.listener.address, "certificates read anew"),
+                Some(Ok(true)) => {
+                    tracing::info!(address = %listening.listener.address, "certificates read anew")
+                }
                 Some(Err(error)) => tracing::error!(%error, "certificates stay as they were"),
                 _ => {}
             }
@@ -246,7 +270,9 @@ impl Running {
         if !unknown.is_empty() {
             return mistaken(unknown);
         }
-        if let Err(error) = gateway.recorder.record_policies(&set, gateway.config.limits.durable_deadline).await {
+        if let Err(error) =
+            gateway.recorder.record_policies(&set, gateway.config.limits.durable_deadline).await
+        {
             tracing::error!(%error, "policies stay as they were");
             return;
         }
@@ -316,7 +342,8 @@ fn issuer(issuer: &config::IssuerConfig) -> IssuerConfig {
 /// What the operator is told goes to standard error.
 pub(crate) fn start_logging(log: &config::Log) {
     let filter = tracing_subscriber::EnvFilter::new(format!("warn,gatebook={}", log.level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     // A second start in one process keeps the first.
     let _ = if log.json { builder.json().try_init() } else { builder.with_ansi(ansi).try_init() };

@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use gatebook_wire::postgres::frame::{Decoder, Frame, Message};
 use gatebook_wire::postgres::login::{self, CancelKey};
 use gatebook_wire::postgres::report::{self, Report};
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -110,7 +112,12 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError`] by who is at fault; the deadline covers everything up to the upstream's readiness.
-    pub(crate) async fn connect(&self, role: &Role, database: &str, settings: &[(&str, &str)]) -> Result<Connected, UpstreamError> {
+    pub(crate) async fn connect(
+        &self,
+        role: &Role,
+        database: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Connected, UpstreamError> {
         match self.try_connect(role, database, settings).await {
             // The password may have been changed a moment ago: it is read anew, once.
             Err(UpstreamError::Refused(report)) if report.code == report::INVALID_PASSWORD => {
@@ -123,7 +130,12 @@ impl Upstream {
         }
     }
 
-    async fn try_connect(&self, role: &Role, database: &str, settings: &[(&str, &str)]) -> Result<Connected, UpstreamError> {
+    async fn try_connect(
+        &self,
+        role: &Role,
+        database: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Connected, UpstreamError> {
         let connect = async {
             let (stream, binding) = self.open().await?;
             let mut connected = Connected {
@@ -140,7 +152,9 @@ impl Upstream {
             connected.settle().await?;
             Ok(connected)
         };
-        timeout(self.connect_deadline, connect).await.map_err(|_| UpstreamError::Deadline(self.connect_deadline))?
+        timeout(self.connect_deadline, connect)
+            .await
+            .map_err(|_| UpstreamError::Deadline(self.connect_deadline))?
     }
 
     /// Asks the upstream to cancel what the session of `key` runs. Like every client's request it may come too late.
@@ -153,7 +167,9 @@ impl Upstream {
             let _ = stream.read(&mut [0; 1]).await;
             Ok(())
         };
-        timeout(self.connect_deadline, cancel).await.map_err(|_| UpstreamError::Deadline(self.connect_deadline))?
+        timeout(self.connect_deadline, cancel)
+            .await
+            .map_err(|_| UpstreamError::Deadline(self.connect_deadline))?
     }
 
     /// Opens the connection and its TLS; gives back the channel binding that TLS offers.
@@ -205,7 +221,9 @@ impl Connected {
 
     async fn message(&mut self) -> Result<Message, UpstreamError> {
         match self.frame().await? {
-            Frame::Message(message) if message.tag() == b'E' => Err(UpstreamError::Refused(read_report(&message)?)),
+            Frame::Message(message) if message.tag() == b'E' => {
+                Err(UpstreamError::Refused(read_report(&message)?))
+            }
             Frame::Message(message) => Ok(message),
             Frame::Run(_) => Err(UpstreamError::Violation("data during login".into())),
         }
@@ -222,7 +240,12 @@ impl Connected {
             let (code, rest) = match message.tag() {
                 b'R' => message.parse(|fields| Some((fields.i32()?, fields.rest()))).map_err(violated)?,
                 b'N' | b'v' => continue,
-                tag => return Err(UpstreamError::Violation(format!("message {:?} during login", char::from(tag)))),
+                tag => {
+                    return Err(UpstreamError::Violation(format!(
+                        "message {:?} during login",
+                        char::from(tag)
+                    )));
+                }
             };
             match code {
                 0 if verified => return Ok(()),
@@ -233,14 +256,20 @@ impl Connected {
                 }
                 3 => return Err(failed("it asks for the password in clear, without TLS")),
                 10 => {
-                    let mechanisms: Vec<&[u8]> = rest.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+                    let mechanisms: Vec<&[u8]> =
+                        rest.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
                     let binding = binding.take().ok_or_else(|| failed("it began SASL twice"))?;
-                    let plus = matches!(self.stream, Stream::Tls(_)) && mechanisms.contains(&SCRAM_SHA_256_PLUS.as_bytes());
+                    let plus = matches!(self.stream, Stream::Tls(_))
+                        && mechanisms.contains(&SCRAM_SHA_256_PLUS.as_bytes());
                     if !plus && !mechanisms.contains(&SCRAM_SHA_256.as_bytes()) {
                         return Err(failed("it offers no SCRAM-SHA-256"));
                     }
                     // Without PLUS on offer, "unrequested" tells the server that we could have: a stripped offer is found out.
-                    let binding = if plus || matches!(self.stream, Stream::Clear(_)) { binding } else { ChannelBinding::unrequested() };
+                    let binding = if plus || matches!(self.stream, Stream::Clear(_)) {
+                        binding
+                    } else {
+                        ChannelBinding::unrequested()
+                    };
                     let mechanism = if plus { SCRAM_SHA_256_PLUS } else { SCRAM_SHA_256 };
                     let password = self.password(role).await?;
                     let exchange = ScramSha256::new(password.as_bytes(), binding);
@@ -249,18 +278,28 @@ impl Connected {
                     verified = false;
                 }
                 11 => {
-                    let exchange = scram.as_mut().ok_or_else(|| failed("it continued what it had not begun"))?;
+                    let exchange =
+                        scram.as_mut().ok_or_else(|| failed("it continued what it had not begun"))?;
                     exchange.update(&rest).map_err(|error| failed(&error.to_string()))?;
                     let response = Bytes::copy_from_slice(exchange.message());
                     self.send(login::sasl_response(&response).bytes()).await?;
                 }
                 12 => {
-                    let exchange = scram.as_mut().ok_or_else(|| failed("it finished what it had not begun"))?;
+                    let exchange =
+                        scram.as_mut().ok_or_else(|| failed("it finished what it had not begun"))?;
                     exchange.finish(&rest).map_err(|error| failed(&error.to_string()))?;
                     verified = true;
                 }
-                5 => return Err(failed("it asks for MD5; set password_encryption = scram-sha-256 there, and the password anew")),
-                other => return Err(failed(&format!("it asks for authentication method {other}, which is not supported"))),
+                5 => {
+                    return Err(failed(
+                        "it asks for MD5; set password_encryption = scram-sha-256 there, and the password anew",
+                    ));
+                }
+                other => {
+                    return Err(failed(&format!(
+                        "it asks for authentication method {other}, which is not supported"
+                    )));
+                }
             }
         }
     }
@@ -280,16 +319,24 @@ impl Connected {
             let message = self.message().await?;
             match message.tag() {
                 b'S' => {
-                    let parameter = message.parse(|fields| Some((fields.string()?, fields.string()?))).map_err(violated)?;
+                    let parameter = message
+                        .parse(|fields| Some((fields.string()?, fields.string()?)))
+                        .map_err(violated)?;
                     self.parameters.push(parameter);
                 }
                 b'K' => {
-                    let (process_id, secret) = message.parse(|fields| Some((fields.u32()?, fields.rest()))).map_err(violated)?;
+                    let (process_id, secret) =
+                        message.parse(|fields| Some((fields.u32()?, fields.rest()))).map_err(violated)?;
                     self.cancel_key = Some(CancelKey { process_id, secret });
                 }
                 b'Z' => return Ok(()),
                 b'N' => {}
-                tag => return Err(UpstreamError::Violation(format!("message {:?} after login", char::from(tag)))),
+                tag => {
+                    return Err(UpstreamError::Violation(format!(
+                        "message {:?} after login",
+                        char::from(tag)
+                    )));
+                }
             }
         }
     }
@@ -298,7 +345,11 @@ impl Connected {
     ///
     /// # Errors
     /// [`UpstreamError::Refused`] with the upstream's report, or when there are more than `rows_max` rows.
-    pub(crate) async fn query(&mut self, sql: &str, rows_max: usize) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
+    pub(crate) async fn query(
+        &mut self,
+        sql: &str,
+        rows_max: usize,
+    ) -> Result<Vec<Vec<Option<String>>>, UpstreamError> {
         self.send(Message::build(b'Q', |out| report::put_string(out, sql)).bytes()).await?;
         let mut rows = Vec::new();
         let mut partial = BytesMut::new();
@@ -308,7 +359,9 @@ impl Connected {
                 Frame::Run(run) => {
                     partial.extend_from_slice(&run.bytes);
                     let mut whole = Decoder::client(MESSAGE_BYTES_MAX);
-                    while let Some(Frame::Message(row)) = whole.decode(&mut partial).map_err(|error| violated(error))? {
+                    while let Some(Frame::Message(row)) =
+                        whole.decode(&mut partial).map_err(violated)?
+                    {
                         if rows.len() == rows_max {
                             return Err(UpstreamError::Violation(format!("more than {rows_max} rows")));
                         }
@@ -319,7 +372,12 @@ impl Connected {
                     b'E' => refused = Some(read_report(&message)?),
                     b'Z' => return refused.map_or(Ok(rows), |report| Err(UpstreamError::Refused(report))),
                     b'T' | b'C' | b'N' | b'S' | b'A' => {}
-                    tag => return Err(UpstreamError::Violation(format!("message {:?} in answer to a query", char::from(tag)))),
+                    tag => {
+                        return Err(UpstreamError::Violation(format!(
+                            "message {:?} in answer to a query",
+                            char::from(tag)
+                        )));
+                    }
                 },
             }
         }
@@ -331,7 +389,9 @@ fn read_row(row: &Message) -> Result<Vec<Option<String>>, UpstreamError> {
         let count = fields.count()?;
         fields.many(count, |fields| match fields.i32()? {
             -1 => Some(None),
-            length => Some(Some(String::from_utf8_lossy(&fields.bytes(usize::try_from(length).ok()?)?).into_owned())),
+            length => Some(Some(
+                String::from_utf8_lossy(&fields.bytes(usize::try_from(length).ok()?)?).into_owned(),
+            )),
         })
     })
     .map_err(violated)

@@ -114,7 +114,8 @@ impl Teller {
 
     fn output(&self, text: &str) {
         for line in text.lines() {
-            let clean: String = line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+            let clean: String =
+                line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
             println!("   {clean}");
         }
     }
@@ -128,8 +129,14 @@ impl Teller {
 async fn play(args: &DemoArgs) -> Result<(), DemoError> {
     let quiet = Log { level: "error", json: false };
     run::start_logging(&quiet);
-    let mut teller = Teller { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(), number: 0 };
-    let folder = tempfile::Builder::new().prefix("gatebook-demo-").tempdir().map_err(system("cannot make a temporary folder"))?;
+    let mut teller = Teller {
+        colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        number: 0,
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("gatebook-demo-")
+        .tempdir()
+        .map_err(system("cannot make a temporary folder"))?;
     // The server's own user must reach its data folder in here.
     open_folder(folder.path())?;
     let places = Places::choose(&args.dir)?;
@@ -137,7 +144,8 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
     teller.step("A PostgreSQL server, an OpenID Connect issuer and the gateway start");
     let authority = Authority::create("Gatebook demonstration", time::OffsetDateTime::now_utc())?;
     let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, authority.certificate()).map_err(system("cannot write the authority's certificate"))?;
+    std::fs::write(&ca, authority.certificate())
+        .map_err(system("cannot write the authority's certificate"))?;
     let database = match &args.postgres {
         Some(url) => parse_url(url)?,
         None => {
@@ -155,27 +163,55 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
         }
     };
     let role_password = fill(&database).await?;
-    let issuer = Issuer::start(IssuerOptions { listen: SocketAddr::from(([127, 0, 0, 1], 0)), host: "127.0.0.1".into(), tls: None, clients: Vec::new() })
-        .await
-        .map_err(system("cannot start the issuer"))?;
+    let issuer = Issuer::start(IssuerOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        host: "127.0.0.1".into(),
+        tls: None,
+        clients: Vec::new(),
+    })
+    .await
+    .map_err(system("cannot start the issuer"))?;
     let file = configure(folder.path(), &places, &authority, &database, issuer.url(), &role_password)?;
     let (checked, report) = crate::cli::check(&file);
     let config = checked.filter(|_| report.is_clean()).ok_or(DemoError::Config(report))?;
     let running = run::start(config).await?;
-    let gateway = running.addresses.first().map(|(_, address)| *address).ok_or_else(|| DemoError::Step("nothing is listened on".into()))?;
-    teller.done(&format!("PostgreSQL at {}:{}; the issuer at {}; the gateway at {gateway}", database.host, database.port, issuer.url()));
+    let gateway = running
+        .addresses
+        .first()
+        .map(|(_, address)| *address)
+        .ok_or_else(|| DemoError::Step("nothing is listened on".into()))?;
+    teller.done(&format!(
+        "PostgreSQL at {}:{}; the issuer at {}; the gateway at {gateway}",
+        database.host,
+        database.port,
+        issuer.url()
+    ));
     teller.done(&format!("the ledger is in {}", places.ledger.display()));
 
-    let story = Story { teller, database: &database, gateway, ca: &ca, issuer: &issuer, running: &running, places: &places };
+    let story = Story {
+        teller,
+        database: &database,
+        gateway,
+        ca: &ca,
+        issuer: &issuer,
+        running: &running,
+        places: &places,
+    };
     let told = story.tell().await;
     let result = match told {
-        Ok(teller) if !args.once => stay(&teller, &database, gateway, &ca, &issuer, &places, folder.path()).await,
+        Ok(teller) if !args.once => {
+            stay(&teller, &database, gateway, &ca, &issuer, &places, folder.path()).await
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     running.drain().await;
     if args.postgres.is_some() {
-        let _ = owner_psql(&database, "DROP SCHEMA IF EXISTS gatebook_demo CASCADE; DROP ROLE IF EXISTS gatebook_demo_app;").await;
+        let _ = owner_psql(
+            &database,
+            "DROP SCHEMA IF EXISTS gatebook_demo CASCADE; DROP ROLE IF EXISTS gatebook_demo_app;",
+        )
+        .await;
     }
     result
 }
@@ -193,7 +229,10 @@ impl Places {
         let dir = dir.canonicalize().map_err(system(format!("cannot find {}", dir.display())))?;
         for number in 1u32.. {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
-            let places = Places { ledger: dir.join(format!("ledger{suffix}")), keys: dir.join(format!("keys{suffix}")) };
+            let places = Places {
+                ledger: dir.join(format!("ledger{suffix}")),
+                keys: dir.join(format!("keys{suffix}")),
+            };
             if !places.ledger.exists() && !places.keys.exists() {
                 return Ok(places);
             }
@@ -204,7 +243,8 @@ impl Places {
 
 fn open_folder(folder: &Path) -> Result<(), DemoError> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(system("cannot open the temporary folder to the server's user"))
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))
+        .map_err(system("cannot open the temporary folder to the server's user"))
 }
 
 /// Makes the role and the table of the story; gives back the role's password.
@@ -219,7 +259,11 @@ async fn fill(database: &Database) -> Result<Zeroizing<String>, DemoError> {
         *password
     ));
     let output = owner_psql(database, &sql).await?;
-    if output.0 { Ok(password) } else { Err(DemoError::Step(format!("the server could not be filled: {}", output.1))) }
+    if output.0 {
+        Ok(password)
+    } else {
+        Err(DemoError::Step(format!("the server could not be filled: {}", output.1)))
+    }
 }
 
 async fn owner_psql(database: &Database, sql: &str) -> Result<(bool, String), DemoError> {
@@ -232,7 +276,13 @@ async fn owner_psql(database: &Database, sql: &str) -> Result<(bool, String), De
         database.authority.display()
     );
     let mut psql = psql(&database.psql, &target, &database.password);
-    let mut child = psql.args(["-v", "ON_ERROR_STOP=1", "-q"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(system("cannot run psql"))?;
+    let mut child = psql
+        .args(["-v", "ON_ERROR_STOP=1", "-q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(system("cannot run psql"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(sql.as_bytes()).await.map_err(system("cannot talk to psql"))?;
     }
@@ -241,8 +291,14 @@ async fn owner_psql(database: &Database, sql: &str) -> Result<(bool, String), De
 
 fn psql(program: &Path, target: &str, password: &str) -> Command {
     let mut command = Command::new(program);
-    command.args(["-X", "-w", "-d", target]).env("PGPASSWORD", password).env("PGCLIENTENCODING", "UTF8").env("LC_ALL", "C");
-    for variable in ["PGOPTIONS", "PGSERVICE", "PGSSLMODE", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSFILE"] {
+    command
+        .args(["-X", "-w", "-d", target])
+        .env("PGPASSWORD", password)
+        .env("PGCLIENTENCODING", "UTF8")
+        .env("LC_ALL", "C");
+    for variable in
+        ["PGOPTIONS", "PGSERVICE", "PGSSLMODE", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSFILE"]
+    {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).kill_on_drop(true);
@@ -250,21 +306,36 @@ fn psql(program: &Path, target: &str, password: &str) -> Command {
 }
 
 async fn finish(child: Child) -> Result<(bool, String), DemoError> {
-    let output = timeout(STEP_DEADLINE, child.wait_with_output()).await.map_err(|_| DemoError::Step("psql did not end in time".into()))?;
+    let output = timeout(STEP_DEADLINE, child.wait_with_output())
+        .await
+        .map_err(|_| DemoError::Step("psql did not end in time".into()))?;
     let output = output.map_err(system("cannot wait for psql"))?;
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), said))
 }
 
-fn configure(folder: &Path, places: &Places, authority: &Authority, database: &Database, issuer: &str, password: &str) -> Result<PathBuf, DemoError> {
+fn configure(
+    folder: &Path,
+    places: &Places,
+    authority: &Authority,
+    database: &Database,
+    issuer: &str,
+    password: &str,
+) -> Result<PathBuf, DemoError> {
     let write = |name: &str, text: &str, mode: u32| {
         let path = folder.join(name);
-        let open = std::os::unix::fs::OpenOptionsExt::mode(std::fs::OpenOptions::new().write(true).create_new(true), mode).open(&path);
-        open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(system(format!("cannot write {}", path.display())))
+        let open = std::os::unix::fs::OpenOptionsExt::mode(
+            std::fs::OpenOptions::new().write(true).create_new(true),
+            mode,
+        )
+        .open(&path);
+        open.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(system(format!("cannot write {}", path.display())))
     };
     std::fs::create_dir(folder.join("policies")).map_err(system("cannot make a folder for policies"))?;
-    let issued = authority.issue(&["localhost".into(), "127.0.0.1".into()], time::OffsetDateTime::now_utc())?;
+    let issued =
+        authority.issue(&["localhost".into(), "127.0.0.1".into()], time::OffsetDateTime::now_utc())?;
     write("gateway.pem", &issued.chain, 0o644)?;
     write("gateway.key", &issued.key, 0o600)?;
     write("role-password", password, 0o600)?;
@@ -331,17 +402,33 @@ fn parse_url(url: &str) -> Result<Database, DemoError> {
     }
     let decode = |text: &str| {
         let pair = format!("x={}", text.replace('+', "%2B"));
-        openidconnect::url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+        openidconnect::url::form_urlencoded::parse(pair.as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
     };
-    let authority = url.query_pairs().find(|(name, _)| name == "sslrootcert").map(|(_, file)| PathBuf::from(&*file));
-    let psql = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|folder| folder.join("psql")).find(|path| path.exists());
+    let authority =
+        url.query_pairs().find(|(name, _)| name == "sslrootcert").map(|(_, file)| PathBuf::from(&*file));
+    let psql = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|folder| folder.join("psql"))
+        .find(|path| path.exists());
     Ok(Database {
-        host: url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?.to_owned(),
+        host: url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| wrong("it names no host"))?
+            .to_owned(),
         port: url.port().unwrap_or(5432),
-        name: Some(decode(url.path().trim_start_matches('/'))).filter(|name| !name.is_empty()).ok_or_else(|| wrong("it names no database"))?,
-        owner: Some(decode(url.username())).filter(|name| !name.is_empty()).ok_or_else(|| wrong("it names no user"))?,
+        name: Some(decode(url.path().trim_start_matches('/')))
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong("it names no database"))?,
+        owner: Some(decode(url.username()))
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong("it names no user"))?,
         password: Zeroizing::new(decode(url.password().ok_or_else(|| wrong("it holds no password"))?)),
-        authority: authority.ok_or_else(|| wrong("it names no sslrootcert=FILE, and the server's certificate is always verified"))?,
+        authority: authority.ok_or_else(|| {
+            wrong("it names no sslrootcert=FILE, and the server's certificate is always verified")
+        })?,
         psql: psql.ok_or_else(|| wrong("there is no psql on the PATH"))?,
         _server: None,
     })
@@ -371,7 +458,12 @@ impl Story<'_> {
     async fn psql(&self, token: &str, sql: &str) -> Result<(bool, String), DemoError> {
         self.teller.command(&format!("psql … -c {sql:?}"));
         let mut command = psql(&self.database.psql, &self.target(), token);
-        let child = command.args(["-c", sql]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(system("cannot run psql"))?;
+        let child = command
+            .args(["-c", sql])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(system("cannot run psql"))?;
         let (ok, said) = finish(child).await?;
         self.teller.output(&said);
         Ok((ok, said))
@@ -381,14 +473,17 @@ impl Story<'_> {
         let token = self.token("shop/deploy#881")?;
 
         self.teller.step("A CI job reads orders: unmodified psql, its token as the password");
-        let (ok, said) = self.psql(&token, "select id, customer, total, state from orders where id <= 3 order by id").await?;
+        let (ok, said) = self
+            .psql(&token, "select id, customer, total, state from orders where id <= 3 order by id")
+            .await?;
         expect(ok && said.contains("customer 2") && said.contains("(3 rows)"), &said)?;
         self.teller.done("permitted: policy lets the group ci/shop read");
 
         self.teller.step("It tries to drop the table");
         let (ok, said) = self.psql(&token, "drop table orders").await?;
         expect(!ok && said.contains("not permitted: drop"), &said)?;
-        let (_, count) = owner_psql(self.database, "\\t on\nselect count(*) from gatebook_demo.orders;").await?;
+        let (_, count) =
+            owner_psql(self.database, "\\t on\nselect count(*) from gatebook_demo.orders;").await?;
         expect(count.trim() == "12", &count)?;
         self.teller.done("refused before the server saw it; the table has all its 12 rows");
 
@@ -417,12 +512,16 @@ impl Story<'_> {
             report.entries, report.frames, report.sessions
         ));
         expect(report.verdict == Verdict::Unanchored && report.problems.is_empty(), &describe(&report))?;
-        self.teller.done("nothing was changed (pin the log key, and keep a checkpoint elsewhere, to have it anchored)");
+        self.teller.done(
+            "nothing was changed (pin the log key, and keep a checkpoint elsewhere, to have it anchored)",
+        );
 
         self.teller.step("Somebody flips one byte in a copy of it");
         let copy = tempfile::tempdir().map_err(system("cannot make a folder for the copy"))?;
         let (entry, offset) = forge(&self.places.ledger, copy.path())?;
-        self.teller.output(&format!("the drop's record is entry {entry}; byte {offset} of the segment is now another"));
+        self.teller.output(&format!(
+            "the drop's record is entry {entry}; byte {offset} of the segment is now another"
+        ));
         let report = judge(copy.path())?;
         self.teller.output(&describe(&report));
         let named = report.problems.iter().any(|problem| {
@@ -435,7 +534,12 @@ impl Story<'_> {
 }
 
 fn target(database: &Database, gateway: SocketAddr, ca: &Path) -> String {
-    format!("host=localhost port={} dbname={} user=gatebook_demo_app sslmode=verify-full sslrootcert={}", gateway.port(), database.name, ca.display())
+    format!(
+        "host=localhost port={} dbname={} user=gatebook_demo_app sslmode=verify-full sslrootcert={}",
+        gateway.port(),
+        database.name,
+        ca.display()
+    )
 }
 
 fn expect(holds: bool, said: &str) -> Result<(), DemoError> {
@@ -465,7 +569,8 @@ impl LiveSession {
         self.say(line).await?;
         let mut answer = String::new();
         let read = timeout(STEP_DEADLINE, self.output.read_line(&mut answer)).await;
-        read.map_err(|_| DemoError::Step("psql gave no answer in time".into()))?.map_err(system("cannot read from psql"))?;
+        read.map_err(|_| DemoError::Step("psql gave no answer in time".into()))?
+            .map_err(system("cannot read from psql"))?;
         Ok(answer)
     }
 
@@ -479,7 +584,8 @@ impl LiveSession {
 
 fn judge(ledger: &Path) -> Result<Report, DemoError> {
     let storage = Directory::open(ledger).map_err(system(format!("cannot open {}", ledger.display())))?;
-    verify::verify(&storage, &Options::default(), &|_| {}).map_err(system(format!("cannot verify {}", ledger.display())))
+    verify::verify(&storage, &Options::default(), &|_| {})
+        .map_err(system(format!("cannot verify {}", ledger.display())))
 }
 
 fn describe(report: &Report) -> String {
@@ -523,7 +629,8 @@ fn forge(ledger: &Path, copy: &Path) -> Result<(u64, u64), DemoError> {
     let at = bytes[from..].windows(needle.len()).position(|window| window == needle);
     let at = from + at.ok_or_else(|| DemoError::Step("the drop is not where the ledger says".into()))?;
     bytes[at] ^= 1;
-    let mut permissions = std::fs::metadata(&path).map_err(system("cannot look at the segment"))?.permissions();
+    let mut permissions =
+        std::fs::metadata(&path).map_err(system("cannot look at the segment"))?.permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     std::fs::set_permissions(&path, permissions).map_err(system("cannot write to the copy's segment"))?;
     std::fs::write(&path, bytes).map_err(system("cannot write the copy's segment"))?;
@@ -558,10 +665,18 @@ async fn stay(
     claims.groups = vec!["ci/shop".into()];
     let token = issuer.issue(&claims).map_err(system("cannot sign a token"))?;
     let path = folder.join("token");
-    let open = std::os::unix::fs::OpenOptionsExt::mode(std::fs::OpenOptions::new().write(true).create_new(true), 0o600).open(&path);
+    let open = std::os::unix::fs::OpenOptionsExt::mode(
+        std::fs::OpenOptions::new().write(true).create_new(true),
+        0o600,
+    )
+    .open(&path);
     open.and_then(|mut file| file.write_all(token.as_bytes())).map_err(system("cannot write your token"))?;
     println!("\nThe gateway stays up until Ctrl-C. Your own token is good for an hour. Try:\n");
-    teller.command(&format!("PGPASSWORD=$(cat {}) psql \"{}\"", path.display(), target(database, gateway, ca)));
+    teller.command(&format!(
+        "PGPASSWORD=$(cat {}) psql \"{}\"",
+        path.display(),
+        target(database, gateway, ca)
+    ));
     teller.command(&format!("gatebook sessions ls --config {}", folder.join("gatebook.toml").display()));
     println!("\nand replay what happened, believing nobody:\n");
     teller.command(&format!("gatebook-replay {}", places.ledger.display()));

@@ -23,7 +23,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub(super) enum ServerError {
     /// There are no server programs, and none were installed.
-    #[error("no PostgreSQL server programs were found; install the distribution's package ({0}), or name your own server with --postgres URL")]
+    #[error(
+        "no PostgreSQL server programs were found; install the distribution's package ({0}), or name your own server with --postgres URL"
+    )]
     NoPrograms(&'static str),
     /// A program failed.
     #[error("{program} failed: {output}")]
@@ -71,7 +73,8 @@ impl Server {
         let programs = programs()?;
         let user = unprivileged()?;
         let give = |path: &Path| match user {
-            Some((uid, gid)) => chown(path, Some(uid), Some(gid)).map_err(system(format!("cannot hand over {}", path.display()))),
+            Some((uid, gid)) => chown(path, Some(uid), Some(gid))
+                .map_err(system(format!("cannot hand over {}", path.display()))),
             None => Ok(()),
         };
         let data = folder.join("postgres");
@@ -79,7 +82,8 @@ impl Server {
         give(&data)?;
         let password = random()?;
         let password_file = folder.join("postgres-password");
-        std::fs::write(&password_file, &*password).map_err(system("cannot write a password for the demonstration"))?;
+        std::fs::write(&password_file, &*password)
+            .map_err(system("cannot write a password for the demonstration"))?;
         give(&password_file)?;
         let as_user = |program: &str| {
             let mut command = Command::new(programs.join(program));
@@ -90,29 +94,52 @@ impl Server {
             command
         };
         let mut initdb = as_user("initdb");
-        initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        initdb.arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
         initdb.arg(format!("--pwfile={}", password_file.display()));
         run(initdb, "initdb")?;
         let _ = std::fs::remove_file(&password_file);
 
-        let issued = authority.issue(&["localhost".into(), "127.0.0.1".into()], time::OffsetDateTime::now_utc())?;
-        for (name, text, mode) in [("server.crt", issued.chain.as_str(), 0o644), ("server.key", issued.key.as_str(), 0o600)] {
+        let issued =
+            authority.issue(&["localhost".into(), "127.0.0.1".into()], time::OffsetDateTime::now_utc())?;
+        for (name, text, mode) in
+            [("server.crt", issued.chain.as_str(), 0o644), ("server.key", issued.key.as_str(), 0o600)]
+        {
             let path = data.join(name);
             std::fs::write(&path, text).map_err(system(format!("cannot write {}", path.display())))?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(system(format!("cannot guard {}", path.display())))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+                .map_err(system(format!("cannot guard {}", path.display())))?;
             give(&path)?;
         }
         // Another program may take the port before the server does; then it says so, and the demonstration ends.
-        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).map_err(system("cannot find a free port"))?;
+        let free = TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|listener| listener.local_addr())
+            .map_err(system("cannot find a free port"))?;
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\nssl = on\nfsync = off\nmax_connections = 100\npassword_encryption = 'scram-sha-256'\n",
             free.port()
         );
         append(&data.join("postgresql.conf"), &settings)?;
-        std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").map_err(system("cannot write pg_hba.conf"))?;
-        let log = std::fs::File::create(folder.join("postgres.log")).map_err(system("cannot make the server's log"))?;
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n")
+            .map_err(system("cannot write pg_hba.conf"))?;
+        let log = std::fs::File::create(folder.join("postgres.log"))
+            .map_err(system("cannot make the server's log"))?;
         let errors = log.try_clone().map_err(system("cannot make the server's log"))?;
-        let child = as_user("postgres").arg("-D").arg(&data).stdout(log).stderr(errors).spawn().map_err(system("cannot start postgres"))?;
+        let child = as_user("postgres")
+            .arg("-D")
+            .arg(&data)
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .map_err(system("cannot start postgres"))?;
         let mut server = Server { child, programs, user, port: free.port(), password };
         server.wait_ready(&folder.join("postgres.log"))?;
         Ok(server)
@@ -153,7 +180,8 @@ impl Drop for Server {
 
 fn append(path: &Path, text: &str) -> Result<(), ServerError> {
     let file = std::fs::OpenOptions::new().append(true).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(system(format!("cannot write {}", path.display())))
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(system(format!("cannot write {}", path.display())))
 }
 
 fn run(mut command: Command, program: &str) -> Result<(), ServerError> {
@@ -168,7 +196,10 @@ fn run(mut command: Command, program: &str) -> Result<(), ServerError> {
 /// A secret of 192 bits, in letters that need no quoting.
 pub(super) fn random() -> Result<Zeroizing<String>, ServerError> {
     let mut bytes = Zeroizing::new([0; 24]);
-    getrandom::fill(&mut *bytes).map_err(|error| ServerError::System { what: "no randomness".into(), error: std::io::Error::other(error.to_string()) })?;
+    getrandom::fill(&mut *bytes).map_err(|error| ServerError::System {
+        what: "no randomness".into(),
+        error: std::io::Error::other(error.to_string()),
+    })?;
     Ok(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
@@ -197,14 +228,18 @@ fn programs() -> Result<PathBuf, ServerError> {
     update.args(["-q", "update"]).stdin(Stdio::null());
     run(update, "apt-get update")?;
     let mut install = Command::new(apt);
-    install.args(["-q", "-y", "install", package]).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    install
+        .args(["-q", "-y", "install", package])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
     run(install, "apt-get install")?;
     find().ok_or(ServerError::NoPrograms(package))
 }
 
 /// The newest folder that has the server programs.
 fn find() -> Option<PathBuf> {
-    let complete = |folder: &PathBuf| ["postgres", "initdb", "psql"].iter().all(|program| folder.join(program).exists());
+    let complete =
+        |folder: &PathBuf| ["postgres", "initdb", "psql"].iter().all(|program| folder.join(program).exists());
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -215,7 +250,10 @@ fn find() -> Option<PathBuf> {
     let known = versions.into_iter().rev().map(|(_, folder)| folder);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let listed: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    known.chain(listed).chain(["/usr/local/pgsql/bin", "/opt/homebrew/bin", "/usr/local/bin"].map(PathBuf::from)).find(complete)
+    known
+        .chain(listed)
+        .chain(["/usr/local/pgsql/bin", "/opt/homebrew/bin", "/usr/local/bin"].map(PathBuf::from))
+        .find(complete)
 }
 
 /// Whom to run the server as when we are root: `postgres`, or else `nobody`.
@@ -230,5 +268,9 @@ fn unprivileged() -> Result<Option<(u32, u32)>, ServerError> {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
     let found = ids("postgres").or_else(|| ids("nobody"));
-    found.map(Some).ok_or_else(|| ServerError::Down("PostgreSQL does not run as root, and there is no user \"postgres\" or \"nobody\"".into()))
+    found.map(Some).ok_or_else(|| {
+        ServerError::Down(
+            "PostgreSQL does not run as root, and there is no user \"postgres\" or \"nobody\"".into(),
+        )
+    })
 }

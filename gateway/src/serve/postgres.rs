@@ -56,12 +56,22 @@ fn back(code: &'static str, message: impl Into<String>) -> Turned {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(gateway: Arc<Gateway>, listening: Arc<Listening>, stream: TcpStream, source: SocketAddr, slot: crate::listen::LoginSlot) {
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listening: Arc<Listening>,
+    stream: TcpStream,
+    source: SocketAddr,
+    slot: crate::listen::LoginSlot,
+) {
     let _ = stream.set_nodelay(true);
     let deadline = gateway.config.limits.login_deadline;
-    let Ok(Ok((arriving, startup))) = timeout(deadline, arrive(&gateway, &listening, stream, source)).await else { return };
+    let Ok(Ok((arriving, startup))) = timeout(deadline, arrive(&gateway, &listening, stream, source)).await
+    else {
+        return;
+    };
     let mut arriving = arriving;
-    let admitted = match timeout(deadline, admit(&gateway, &listening, &mut arriving, &startup, source)).await {
+    let admitted = match timeout(deadline, admit(&gateway, &listening, &mut arriving, &startup, source)).await
+    {
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Turned::Back { code, message, hint })) => {
             let words = report::error(Severity::Fatal, code, &message, hint);
@@ -80,12 +90,18 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// From the first byte to the startup packet: TLS, or a cancel request.
-async fn arrive(gateway: &Arc<Gateway>, listening: &Listening, stream: TcpStream, source: SocketAddr) -> Result<(Arriving, Startup), Turned> {
+async fn arrive(
+    gateway: &Arc<Gateway>,
+    listening: &Listening,
+    stream: TcpStream,
+    source: SocketAddr,
+) -> Result<(Arriving, Startup), Turned> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Err(Turned::Away);
     }
-    let mut arriving = Arriving { stream: Stream::Clear(stream), incoming: BytesMut::with_capacity(512), server_name: None };
+    let mut arriving =
+        Arriving { stream: Stream::Clear(stream), incoming: BytesMut::with_capacity(512), server_name: None };
     if first[0] == TLS_HANDSHAKE {
         let acceptor = listening.acceptor().ok_or(Turned::Away)?;
         arriving = accept_tls(arriving, acceptor, true).await?;
@@ -129,7 +145,8 @@ async fn opening(arriving: &mut Arriving) -> Result<Opening, Turned> {
             Ok(Some(opening)) => return Ok(opening),
             Ok(None) => {}
             Err(error) => {
-                let words = report::error(Severity::Fatal, report::PROTOCOL_VIOLATION, &error.to_string(), None);
+                let words =
+                    report::error(Severity::Fatal, report::PROTOCOL_VIOLATION, &error.to_string(), None);
                 send(&mut arriving.stream, words.bytes()).await?;
                 return Err(Turned::Away);
             }
@@ -149,7 +166,11 @@ async fn accept_tls(arriving: Arriving, acceptor: TlsAcceptor, direct: bool) -> 
         return Err(Turned::Away);
     }
     let server_name = connection.server_name().map(str::to_owned);
-    Ok(Arriving { stream: Stream::Tls(Box::new(tls.into())), incoming: BytesMut::with_capacity(512), server_name })
+    Ok(Arriving {
+        stream: Stream::Tls(Box::new(tls.into())),
+        incoming: BytesMut::with_capacity(512),
+        server_name,
+    })
 }
 
 /// From the startup packet to the decision that this principal may be this role here.
@@ -171,10 +192,15 @@ async fn admit(
             hint: Some("connect with sslmode=verify-full, or at least sslmode=require"),
         });
     }
-    let request = startup.request().map_err(|error| back(report::INVALID_PARAMETER_VALUE, error.to_string()))?;
+    let request =
+        startup.request().map_err(|error| back(report::INVALID_PARAMETER_VALUE, error.to_string()))?;
     if startup.minor_version > login::MINOR_VERSION_MAX || !startup.protocol_options.is_empty() {
         let minor = startup.minor_version.min(login::MINOR_VERSION_MAX);
-        send(&mut arriving.stream, report::negotiate_protocol_version(minor, &startup.protocol_options).bytes()).await?;
+        send(
+            &mut arriving.stream,
+            report::negotiate_protocol_version(minor, &startup.protocol_options).bytes(),
+        )
+        .await?;
     }
     let credential = match resource.login {
         config::Login::Password => password(arriving).await?,
@@ -182,7 +208,9 @@ async fn admit(
     };
     match gateway.admit(&served, &request.database, &request.user, &credential, source).await {
         Ok(admission) => Ok((served, request, admission)),
-        Err(words) => Err(Turned::Back { code: words.code(), message: words.to_string(), hint: words.hint() }),
+        Err(words) => {
+            Err(Turned::Back { code: words.code(), message: words.to_string(), hint: words.hint() })
+        }
     }
 }
 
@@ -190,7 +218,8 @@ async fn admit(
 async fn password(arriving: &mut Arriving) -> Result<Credential, Turned> {
     send(&mut arriving.stream, report::authentication_cleartext_password().bytes()).await?;
     let message = login_message(arriving).await?;
-    let token = report::string_body(&message).map_err(|error| back(report::PROTOCOL_VIOLATION, error.to_string()))?;
+    let token =
+        report::string_body(&message).map_err(|error| back(report::PROTOCOL_VIOLATION, error.to_string()))?;
     Ok(Credential::new(token.to_vec()))
 }
 
@@ -206,7 +235,8 @@ async fn bearer(arriving: &mut Arriving, issuer: &str) -> Result<Credential, Tur
         };
         Some((mechanism, response))
     });
-    let (mechanism, response) = initial.map_err(|error| back(report::PROTOCOL_VIOLATION, error.to_string()))?;
+    let (mechanism, response) =
+        initial.map_err(|error| back(report::PROTOCOL_VIOLATION, error.to_string()))?;
     if &mechanism[..] != b"OAUTHBEARER" {
         return Err(back(report::PROTOCOL_VIOLATION, "client chose a SASL mechanism that was not on offer"));
     }
@@ -214,7 +244,8 @@ async fn bearer(arriving: &mut Arriving, issuer: &str) -> Result<Credential, Tur
         Some(Bearer::Token(token)) => Ok(Credential::new(token.to_vec())),
         Some(Bearer::Discovery) => {
             let challenge = login::bearer_challenge(issuer);
-            send(&mut arriving.stream, report::authentication_sasl_continue(challenge.as_bytes()).bytes()).await?;
+            send(&mut arriving.stream, report::authentication_sasl_continue(challenge.as_bytes()).bytes())
+                .await?;
             login_message(arriving).await?;
             Err(back(report::INVALID_AUTHORIZATION, "no token was presented"))
         }
@@ -228,7 +259,9 @@ async fn login_message(arriving: &mut Arriving) -> Result<Message, Turned> {
     loop {
         match decoder.decode(&mut arriving.incoming) {
             Ok(Some(Frame::Message(message))) if message.tag() == b'p' => return Ok(message),
-            Ok(Some(_)) => return Err(back(report::PROTOCOL_VIOLATION, "a message that is not expected during login")),
+            Ok(Some(_)) => {
+                return Err(back(report::PROTOCOL_VIOLATION, "a message that is not expected during login"));
+            }
             Ok(None) => {}
             Err(error) => return Err(back(report::PROTOCOL_VIOLATION, error.to_string())),
         }
@@ -239,7 +272,12 @@ async fn login_message(arriving: &mut Arriving) -> Result<Message, Turned> {
 }
 
 /// From the decision to the end of the session.
-async fn converse(gateway: &Arc<Gateway>, mut arriving: Arriving, startup: &Startup, admitted: (Arc<Served>, Request, Admission)) {
+async fn converse(
+    gateway: &Arc<Gateway>,
+    mut arriving: Arriving,
+    startup: &Startup,
+    admitted: (Arc<Served>, Request, Admission),
+) {
     let (served, request, admission) = admitted;
     let deadline = gateway.config.limits.login_deadline;
     let turn_back = async |stream: &mut Stream, code: &str, message: &str| {
@@ -250,7 +288,12 @@ async fn converse(gateway: &Arc<Gateway>, mut arriving: Arriving, startup: &Star
         Ok(book) => book,
         Err(error) => {
             tracing::error!(%error, "session refused: its opening cannot be recorded");
-            return turn_back(&mut arriving.stream, report::CANNOT_CONNECT_NOW, "the ledger cannot be written, and nothing passes unrecorded").await;
+            return turn_back(
+                &mut arriving.stream,
+                report::CANNOT_CONNECT_NOW,
+                "the ledger cannot be written, and nothing passes unrecorded",
+            )
+            .await;
         }
     };
     let catalog = served.catalog(&request.database);
@@ -260,7 +303,12 @@ async fn converse(gateway: &Arc<Gateway>, mut arriving: Arriving, startup: &Star
         Err(error) => {
             tracing::error!(resource = served.upstream.resource().name, %error, "cannot connect to the upstream");
             book.close(EndReason::UpstreamLeft, &crate::session::Totals::default());
-            return turn_back(&mut arriving.stream, report::CONNECTION_FAILURE, "the upstream cannot be reached; its operators have been told").await;
+            return turn_back(
+                &mut arriving.stream,
+                report::CONNECTION_FAILURE,
+                "the upstream cannot be reached; its operators have been told",
+            )
+            .await;
         }
     };
     let upstream_key = connected.cancel_key.clone();
@@ -277,12 +325,14 @@ async fn converse(gateway: &Arc<Gateway>, mut arriving: Arriving, startup: &Star
         catalog.wait_known(gateway.config.limits.connect_deadline).await;
     }
     let snapshot = gateway.snapshot(catalog.as_ref());
-    let start = Start { database: request.database.as_str().into(), role: request.user.as_str().into(), search_path };
+    let start =
+        Start { database: request.database.as_str().into(), role: request.user.as_str().into(), search_path };
     let mut session = Session::new(start, &snapshot);
     for (name, value) in &connected.parameters {
         session.parameter_status(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
-    let machine = Conversation::new(request.database.as_str().into(), session, gateway.catalog_source(catalog));
+    let machine =
+        Conversation::new(request.database.as_str().into(), session, gateway.catalog_source(catalog));
     let (stream, decoder, incoming) = connected.into_parts();
     let upstream = Framed::new(stream, decoder, incoming);
     let client_decoder = Decoder::client(gateway.config.limits.message_bytes_max);
@@ -296,7 +346,11 @@ async fn converse(gateway: &Arc<Gateway>, mut arriving: Arriving, startup: &Star
     gateway.leave(&served, live, reason);
 }
 
-async fn connect(served: &Served, request: &Request, admission: &Admission) -> Result<Connected, crate::upstream::UpstreamError> {
+async fn connect(
+    served: &Served,
+    request: &Request,
+    admission: &Admission,
+) -> Result<Connected, crate::upstream::UpstreamError> {
     let name = application_name(&request.application_name, admission.principal());
     let mut settings: Vec<(&str, &str)> = vec![("application_name", &name)];
     settings.extend(request.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -305,7 +359,8 @@ async fn connect(served: &Served, request: &Request, admission: &Admission) -> R
 
 /// What the upstream's own logs and views call the session: the client's name for itself, and the principal. PostgreSQL keeps 63 bytes.
 fn application_name(client: &str, principal: &str) -> String {
-    let printable = |text: &str| text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect::<String>();
+    let printable =
+        |text: &str| text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect::<String>();
     let principal = format!("[{}]", printable(principal));
     let room = 63usize.saturating_sub(principal.len() + 1);
     let client: String = printable(client).chars().take(room).collect();

@@ -66,13 +66,19 @@ impl Peer {
         let hear = async {
             let mut tags = Vec::new();
             loop {
-                while let Some(frame) = self.decoder.decode(&mut self.incoming).expect("frames are well formed") {
+                while let Some(frame) =
+                    self.decoder.decode(&mut self.incoming).expect("frames are well formed")
+                {
                     tags.push(char::from(frame.tag()));
                     if frame.tag() == last && !matches!(&frame, Frame::Run(run) if run.goes_on) {
                         return tags;
                     }
                 }
-                assert_ne!(self.stream.read_buf(&mut self.incoming).await.expect("the relay speaks"), 0, "closed after {tags:?}");
+                assert_ne!(
+                    self.stream.read_buf(&mut self.incoming).await.expect("the relay speaks"),
+                    0,
+                    "closed after {tags:?}"
+                );
             }
         };
         tokio::time::timeout(DEADLINE, hear).await.expect("the message comes")
@@ -98,7 +104,8 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder");
         let policies = folder.path().join("policies");
         std::fs::create_dir(&policies).expect("a folder");
-        std::fs::write(policies.join("all.cedar"), "permit (principal, action, resource);").expect("a policy");
+        std::fs::write(policies.join("all.cedar"), "permit (principal, action, resource);")
+            .expect("a policy");
         let storage = Memory::new();
         let config = LedgerConfig {
             path: folder.path().join("unused"),
@@ -112,7 +119,13 @@ impl Stage {
         };
         let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).expect("the recorder starts");
         let subject = Subject::new(SubjectKind::User, "test", "someone", []).expect("a subject");
-        let standing = Arc::new(Standing { chain: vec![subject], resource: "db".into(), database: "d".into(), role: "r".into(), protocol: "postgres" });
+        let standing = Arc::new(Standing {
+            chain: vec![subject],
+            resource: "db".into(),
+            database: "d".into(),
+            role: "r".into(),
+            protocol: "postgres",
+        });
         let policy = Arc::new(Live::open(&policies).expect("the policy loads"));
         let decision = policy.load().decide(&standing, &login("r"));
         let principal = Principal::for_test(PrincipalKind::User, "test", "someone", &[]);
@@ -226,7 +239,10 @@ async fn a_failed_disk_ends_the_session_and_neither_write_nor_answer_ever_goes()
         stage.storage.fail_from(0);
         stage.storage.stall_sync(false);
         assert_eq!(stage.client.hear(b'E').await, ['E'], "{sql}: nothing but the last words");
-        assert_eq!(tokio::time::timeout(DEADLINE, stage.relay).await.expect("it ends").expect("it does not panic"), EndReason::LedgerUnavailable);
+        assert_eq!(
+            tokio::time::timeout(DEADLINE, stage.relay).await.expect("it ends").expect("it does not panic"),
+            EndReason::LedgerUnavailable
+        );
         let mut rest = Vec::new();
         stage.upstream.stream.read_to_end(&mut rest).await.expect("the relay is gone");
         assert!(rest.is_empty(), "{sql}: {rest:?}");
@@ -237,7 +253,8 @@ async fn a_failed_disk_ends_the_session_and_neither_write_nor_answer_ever_goes()
 async fn pipelined_writes_share_their_waits() {
     let mut stage = Stage::set().await;
     let before = stage.storage.calls();
-    let inserts: Vec<Message> = (0..1000).map(|number| query(&format!("insert into t values ({number})"))).collect();
+    let inserts: Vec<Message> =
+        (0..1000).map(|number| query(&format!("insert into t values ({number})"))).collect();
     let mut bytes = BytesMut::new();
     inserts.iter().for_each(|insert| bytes.extend_from_slice(insert.bytes()));
     stage.client.stream.write_all(&bytes).await.expect("the relay listens");

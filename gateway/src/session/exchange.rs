@@ -142,9 +142,19 @@ impl Exchange {
         self.find(request).map_or(0, |at| self.open[at].gate)
     }
 
-    /// How far the records are durable.
+    /// How far the records are durable: what may change something goes no further.
     pub(super) fn durable(&self) -> Ticket {
-        if self.terms.reads_when_written { self.book.signal().written() } else { self.book.signal().durable() }
+        self.book.signal().durable()
+    }
+
+    /// Up to which record's command answers may be shown. It is further than what is durable only where the resource releases its reads early, and
+    /// only reads can have an answer by then.
+    pub(super) fn shown_up_to(&self) -> Ticket {
+        if self.terms.reads_when_written {
+            self.book.signal().written()
+        } else {
+            self.book.signal().durable()
+        }
     }
 
     /// Data for the upstream that belong to a command.
@@ -158,10 +168,18 @@ impl Exchange {
 
     /// Counts data that are about to be shown to the client; tells whether they may be, within the limits of the decision.
     #[must_use]
-    pub(super) fn disclosed(&mut self, request: Option<RequestId>, rows: u64, bytes: &[u8]) -> bool {
+    pub(super) fn disclosed(
+        &mut self,
+        request: Option<RequestId>,
+        rows: u64,
+        goes_on: bool,
+        bytes: &[u8],
+    ) -> bool {
         if let Some(at) = request.and_then(|request| self.find(request)) {
             let open = &mut self.open[at];
-            if open.rows_max.is_some_and(|rows_max| open.rows + rows > rows_max) {
+            // A row counts from its first byte.
+            let begun = open.rows + rows + u64::from(goes_on);
+            if open.rows_max.is_some_and(|rows_max| begun > rows_max) {
                 self.book.signal().end(EndReason::RowLimit);
                 return false;
             }
@@ -214,9 +232,9 @@ impl Exchange {
         }
     }
 
-    /// Something passed, in either direction.
+    /// Something passed, in either direction. A session whose command runs is not idle.
     pub(super) fn active(&self) {
-        self.book.signal().active();
+        self.book.signal().active(!self.open.is_empty());
     }
 
     /// Whether a command is open.

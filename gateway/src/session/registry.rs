@@ -112,7 +112,8 @@ impl Registry {
         let mut found = None;
         for live in sessions.values() {
             let ours = &live.cancel_key;
-            let same = ours.process_id.to_be_bytes().ct_eq(&key.process_id.to_be_bytes()) & ours.secret.ct_eq(&key.secret);
+            let same = ours.process_id.to_be_bytes().ct_eq(&key.process_id.to_be_bytes())
+                & ours.secret.ct_eq(&key.secret);
             if bool::from(same) {
                 found = Some(live.clone());
             }
@@ -126,7 +127,7 @@ impl Registry {
         self.end(EndReason::Idle, |live| {
             let activity = live.signal.signal().activity();
             let mut seen = live.seen.lock();
-            if seen.0 != activity {
+            if seen.0 != activity || live.signal.signal().is_busy() {
                 *seen = (activity, instant);
             }
             instant.duration_since(seen.1) >= live.idle_timeout

@@ -50,6 +50,7 @@ where
         stalled: None,
         retry: false,
         upstream_closed: false,
+        unfinished: false,
         leaving: None,
     };
     let reason = poll_fn(|cx| relay.poll(cx)).await;
@@ -71,6 +72,8 @@ struct Relay<'a, P: Protocol, C, U> {
     stalled: Option<P::ClientFrame>,
     retry: bool,
     upstream_closed: bool,
+    /// Whether the last frame pushed to the client goes on in one that was not.
+    unfinished: bool,
     /// The client has left; what is open may end until then.
     leaving: Option<Pin<Box<Sleep>>>,
 }
@@ -90,13 +93,19 @@ where
             let mut moved = self.release();
             match self.pump_upstream() {
                 Ok(pumped) => moved |= pumped,
-                Err(violation) => return Poll::Ready(self.exchange.violated(EndReason::UpstreamViolation, &violation)),
+                Err(violation) => {
+                    return Poll::Ready(self.exchange.violated(EndReason::UpstreamViolation, &violation));
+                }
             }
             match self.pump_client() {
                 Ok(pumped) => moved |= pumped,
-                Err(violation) => return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation)),
+                Err(violation) => {
+                    return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation));
+                }
             }
             self.exchange.commit();
+            // An outbox that was full held frames back that nothing else will wake us for.
+            let full = self.full_outboxes();
             let client_flushed = match self.client.poll_flush(cx) {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(_)) if self.leaving.is_none() => {
@@ -108,9 +117,12 @@ where
                 Poll::Pending => false,
             };
             // What an upstream says before it closes is still read when it can no longer be written to.
-            let upstream_flushed = self.upstream_closed || !matches!(self.upstream.poll_flush(cx), Poll::Pending);
+            let upstream_flushed =
+                self.upstream_closed || !matches!(self.upstream.poll_flush(cx), Poll::Pending);
+            moved |= self.full_outboxes() < full;
             if self.upstream_closed && self.held.is_none() && (client_flushed || self.leaving.is_some()) {
-                let left = if self.leaving.is_some() { EndReason::ClientLeft } else { EndReason::UpstreamLeft };
+                let left =
+                    if self.leaving.is_some() { EndReason::ClientLeft } else { EndReason::UpstreamLeft };
                 return Poll::Ready(left);
             }
             if let Some(deadline) = &mut self.leaving {
@@ -146,6 +158,12 @@ where
         }
     }
 
+    /// How many outboxes are too full for more.
+    fn full_outboxes(&self) -> usize {
+        let full = |queued: usize| usize::from(queued >= OUTBOX_BYTES_MAX);
+        full(self.client.queued_bytes()) + full(self.upstream.queued_bytes())
+    }
+
     fn leave(&mut self) {
         self.leaving.get_or_insert_with(|| Box::pin(sleep(LEAVING)));
     }
@@ -178,7 +196,7 @@ where
                 moved = true;
             }
         }
-        if self.held.as_ref().is_some_and(|(gate, _)| *gate <= durable)
+        if self.held.as_ref().is_some_and(|(gate, _)| *gate <= self.exchange.shown_up_to())
             && let Some((_, disclosure)) = self.held.take()
         {
             self.disclose(disclosure);
@@ -256,14 +274,15 @@ where
 
     fn pump_upstream(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
         let mut moved = false;
-        while self.held.is_none() && self.client.queued_bytes() < OUTBOX_BYTES_MAX && self.exchange.has_room() {
+        while self.held.is_none() && self.client.queued_bytes() < OUTBOX_BYTES_MAX && self.exchange.has_room()
+        {
             let Some(frame) = self.upstream.take()? else { break };
             moved = true;
             self.retry = true;
             match self.machine.on_upstream(frame)? {
                 UpstreamStep::Disclose(disclosure) => {
                     let gate = disclosure.request.map_or(0, |request| self.exchange.gate(request));
-                    if gate <= self.exchange.durable() {
+                    if gate <= self.exchange.shown_up_to() {
                         self.disclose(disclosure);
                     } else {
                         self.held = Some((gate, disclosure));
@@ -285,7 +304,10 @@ where
     /// Shows data to the client, counted before they go.
     fn disclose(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
         let bytes = Door::<C>::bytes(&disclosure.frame);
-        if self.leaving.is_none() && self.exchange.disclosed(disclosure.request, disclosure.rows, bytes) {
+        if self.leaving.is_none()
+            && self.exchange.disclosed(disclosure.request, disclosure.rows, disclosure.goes_on, bytes)
+        {
+            self.unfinished = disclosure.goes_on;
             self.client.push(&Cleared::disclosed(disclosure.frame));
         }
         self.settle();
@@ -300,6 +322,10 @@ where
 
     /// Tells the client why it ends, as far as it still listens.
     async fn last_words(&mut self, reason: EndReason) {
+        if self.unfinished {
+            // Words in the middle of a row would be taken for a part of it.
+            return;
+        }
         for frame in self.machine.terminate(reason) {
             self.exchange.relayed(Door::<C>::bytes(&frame));
             self.client.push(&Cleared::ours(frame));

@@ -19,6 +19,7 @@ pub(crate) struct Signal {
     durable: AtomicU64,
     ending: AtomicU8,
     activity: AtomicU64,
+    busy: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -69,7 +70,7 @@ impl Signal {
 
     /// The session must end. The first reason stands; tells whether this was it.
     pub(crate) fn end(&self, reason: EndReason) -> bool {
-        let number = REASONS.iter().position(|known| *known == reason).map_or(1, |at| at as u8 + 1);
+        let number = REASONS.iter().position(|known| *known == reason).map_or(1, |at| u8::try_from(at + 1).unwrap_or(1));
         let first = self.ending.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).is_ok();
         self.waker.wake();
         first
@@ -81,9 +82,15 @@ impl Signal {
         REASONS.get(usize::from(number)).copied()
     }
 
-    /// Something passed.
-    pub(crate) fn active(&self) {
+    /// Something passed; `busy` while a command runs.
+    pub(crate) fn active(&self, busy: bool) {
         self.activity.fetch_add(1, Ordering::Relaxed);
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Whether a command runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// Changes whenever something passed.

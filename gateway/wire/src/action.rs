@@ -104,7 +104,9 @@ impl Verb {
     pub fn group(self) -> Option<&'static str> {
         match self {
             Verb::Select => Some("read"),
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate | Verb::Lock | Verb::Advance => Some("write"),
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate | Verb::Lock | Verb::Advance => {
+                Some("write")
+            }
             Verb::Create | Verb::Alter | Verb::Drop => Some("define"),
             Verb::Administer | Verb::Set | Verb::Call | Verb::Unmask | Verb::Login | Verb::Opaque => None,
         }
@@ -178,7 +180,9 @@ impl fmt::Display for Object {
             Object::Database { database } => write!(f, "{database}"),
             Object::Schema { database, schema } => write!(f, "{database}/{schema}"),
             Object::Table { database, schema, table } => write!(f, "{database}/{schema}.{table}"),
-            Object::Column { database, schema, table, column } => write!(f, "{database}/{schema}.{table}.{column}"),
+            Object::Column { database, schema, table, column } => {
+                write!(f, "{database}/{schema}.{table}.{column}")
+            }
             Object::Function { database, schema, function } => write!(f, "{database}/{schema}.{function}"),
             Object::Role { role } => write!(f, "{role}"),
             Object::Setting { database, setting } => write!(f, "{database}/{setting}"),

@@ -12,6 +12,9 @@ pub const STARTUP_BYTES_MAX: usize = 10_000;
 /// The longest message during login: a token in a password or in SASL.
 pub const LOGIN_MESSAGE_BYTES_MAX: usize = 64 << 10;
 
+/// The bytes that the server keeps of a name, its NUL included (`NAMEDATALEN`).
+pub const NAME_BYTES: usize = 64;
+
 /// How many prepared statements, and how many portals, one session may keep at a time.
 pub const NAMES_MAX: usize = 16_384;
 

@@ -35,7 +35,10 @@ pub trait Protocol: Send {
     ///
     /// # Errors
     /// [`Violation`] when the upstream broke the protocol, or sent what this machine does not know.
-    fn on_upstream(&mut self, frame: Self::UpstreamFrame) -> Result<UpstreamStep<Self::UpstreamFrame>, Violation>;
+    fn on_upstream(
+        &mut self,
+        frame: Self::UpstreamFrame,
+    ) -> Result<UpstreamStep<Self::UpstreamFrame>, Violation>;
 
     /// Replaces the frame that was just asked for by one that fails upstream at the same place in the order.
     fn refuse(&mut self, refusal: &Refusal) -> Refused<Self::ClientFrame>;
@@ -83,6 +86,8 @@ pub struct Disclosure<F> {
     pub request: Option<RequestId>,
     /// How many rows it completes.
     pub rows: u64,
+    /// Whether its last row goes on in the next frame: nothing else can be said in between.
+    pub goes_on: bool,
     /// The frame itself.
     pub frame: F,
 }

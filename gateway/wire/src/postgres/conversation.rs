@@ -23,8 +23,8 @@ use super::report::{self, Report, Severity, put_string};
 use crate::action::{Action, Effect, Facts, Verb};
 use crate::limits;
 use crate::protocol::{
-    ClientStep, Command, Disclosure, EndReason, Ended, Ending, Intent, Meaning, Parameter, Phase, Protocol, Refusal, Refused,
-    RequestId, UpstreamStep, Violation,
+    ClientStep, Command, Disclosure, EndReason, Ended, Ending, Intent, Meaning, Parameter, Phase, Protocol,
+    Refusal, Refused, RequestId, UpstreamStep, Violation,
 };
 use crate::sql::{Analysis, Catalog, Renames, Sent, Session, Statement, Transaction};
 
@@ -53,11 +53,13 @@ pub struct Conversation {
     /// Whether the server passes over what comes, up to the next Sync.
     skipping: bool,
     copy: Copy,
+    /// How many Syncs the COPY that is under way was thought to swallow: one that fails before it reads leaves them to be answered.
+    swallowed: usize,
     next_request: RequestId,
     ended: VecDeque<Ended>,
     /// Whether something that may change definitions was sent since the server was last idle.
     defining: bool,
-    /// Whether the client can be told something: not within a row, and not after the server's own last words.
+    /// Whether the server has said its own last words: ours would come too late.
     speechless: bool,
 }
 
@@ -84,13 +86,13 @@ enum Expected {
     /// A simple query: an answer for each statement, then ReadyForQuery.
     Simple { next: RequestId, left: usize, sent: VecDeque<Sent>, copies_in: bool, last_tag: Option<String> },
     /// ParseComplete.
-    Parse { request: RequestId, name: Bytes, sent: Option<Sent> },
+    Parse { requests: std::ops::Range<RequestId>, name: Bytes, sent: Option<Sent> },
     /// BindComplete.
     Bind { name: Bytes, sent: Vec<Sent> },
     /// ParameterDescription and RowDescription or NoData, or only the latter for a portal.
     Describe,
     /// Rows and a completion.
-    Execute { request: RequestId, sent: VecDeque<Sent>, copies_in: bool },
+    Execute { requests: std::ops::Range<RequestId>, sent: VecDeque<Sent>, copies_in: bool },
     /// CloseComplete.
     Close { kind: u8, name: Bytes, sent: Option<Sent> },
     /// ReadyForQuery.
@@ -117,7 +119,10 @@ enum Poisoned {
 enum Copy {
     No,
     /// The server has asked for them.
-    Open { request: RequestId, client_done: bool },
+    Open {
+        request: RequestId,
+        client_done: bool,
+    },
 }
 
 /// What will be outstanding once the frame that was asked for has been sent.
@@ -150,6 +155,7 @@ impl Conversation {
             batch: 0,
             skipping: false,
             copy: Copy::No,
+            swallowed: 0,
             next_request: 0,
             ended: VecDeque::new(),
             defining: false,
@@ -229,15 +235,23 @@ impl Conversation {
             let count = fields.count()?;
             Some((name, text, fields.many(count, |fields| fields.u32())?))
         })?;
+        short(&[&name])?;
         let analysis = self.analyze(&text);
-        let commands = commands(&text, &analysis, Phase::Prepare, &[]);
+        let mut commands = commands(&text, &analysis, Phase::Prepare, &[]);
+        // A type whose values are checked by a function runs it when they are bound.
+        let catalog = self.catalog.snapshot();
+        if types.iter().any(|oid| *oid != 0 && !catalog.parameter_is_inert(*oid)) {
+            commands
+                .iter_mut()
+                .for_each(|command| Arc::make_mut(&mut command.meaning).effect = Effect::MayChange);
+        }
         let requests = self.requests(commands.len());
         let forbidden = (self.statements.len() >= limits::NAMES_MAX).then(|| Refusal {
             message: format!("more than {} prepared statements in one session", limits::NAMES_MAX),
             hint: Some("close what is no longer needed".into()),
         });
         let prepared = Some(Arc::new(Prepared { text, types }));
-        let expected = Expected::Parse { request: requests.start, name, sent: None };
+        let expected = Expected::Parse { requests: requests.clone(), name, sent: None };
         let asked = Asked { expected, prepared, runs: analysis, requests };
         Ok(self.ask(asked, commands, message, forbidden))
     }
@@ -256,6 +270,7 @@ impl Conversation {
             fields.many(count, |fields| fields.i16())?;
             Some((portal, statement, formats, values))
         })?;
+        short(&[&portal, &statement])?;
         let prepared = match self.statements.lookup(&statement, self.batch) {
             Lookup::Found(prepared) => Some(prepared),
             Lookup::Unknown => None,
@@ -270,10 +285,14 @@ impl Conversation {
         // The server plans anew with the settings of now, so the text is analysed anew.
         let (text, analysis) = match prepared {
             Some(prepared) => (prepared.text.clone(), self.analyze(&prepared.text)),
-            None => (statement.clone(), self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot())),
+            None => (
+                statement.clone(),
+                self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot()),
+            ),
         };
         let name = String::from_utf8_lossy(&portal);
-        let sent = analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
+        let sent =
+            analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
         self.portals.sent(&portal, self.batch, Some(Arc::new(Portal { text, analysis, parameters, bytes })));
         self.outstanding.push_back(Expected::Bind { name: portal, sent });
         Ok(ClientStep::Relay(message.into()))
@@ -285,6 +304,7 @@ impl Conversation {
             fields.i32()?;
             Some(name)
         })?;
+        short(&[&name])?;
         let (runs, commands) = match self.portals.lookup(&name, self.batch) {
             Lookup::Found(portal) => {
                 let commands = commands(&portal.text, &portal.analysis, Phase::Execute, &portal.parameters);
@@ -300,7 +320,7 @@ impl Conversation {
         };
         let requests = self.requests(commands.len());
         let copies_in = runs.statements.iter().any(may_copy_in);
-        let expected = Expected::Execute { request: requests.start, sent: VecDeque::new(), copies_in };
+        let expected = Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in };
         Ok(self.ask(Asked { expected, prepared: None, runs, requests }, commands, message, None))
     }
 
@@ -315,14 +335,20 @@ impl Conversation {
     }
 
     fn close(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
-        let (kind, name) = message
-            .parse(|fields| Some((fields.u8().filter(|kind| matches!(kind, b'S' | b'P'))?, fields.string()?)))?;
+        let (kind, name) = message.parse(|fields| {
+            Some((fields.u8().filter(|kind| matches!(kind, b'S' | b'P'))?, fields.string()?))
+        })?;
+        short(&[&name])?;
         match kind {
             b'S' => self.statements.sent(&name, self.batch, None),
             _ => self.portals.sent(&name, self.batch, None),
         }
         let text = String::from_utf8_lossy(&name);
-        let sent = Some(if kind == b'S' { self.session.unprepare_sent(&text) } else { self.session.close_sent(&text) });
+        let sent = Some(if kind == b'S' {
+            self.session.unprepare_sent(&text)
+        } else {
+            self.session.close_sent(&text)
+        });
         self.outstanding.push_back(Expected::Close { kind, name, sent });
         Ok(ClientStep::Relay(message.into()))
     }
@@ -340,18 +366,35 @@ impl Conversation {
     /// FunctionCall runs a function by its number: nothing here reads it, so it is refused whatever policy says.
     fn function_call(&mut self, message: Message) -> ClientStep<Frame> {
         let analysis = Arc::new(Analysis::opaque(&self.database, FUNCTION_CALL.len()));
-        let commands = commands(&Bytes::from_static(FUNCTION_CALL.as_bytes()), &analysis, Phase::Execute, &[]);
+        let commands =
+            commands(&Bytes::from_static(FUNCTION_CALL.as_bytes()), &analysis, Phase::Execute, &[]);
         let requests = self.requests(commands.len());
-        let expected =
-            Expected::Simple { next: requests.start, left: 1, sent: VecDeque::new(), copies_in: false, last_tag: None };
+        let expected = Expected::Simple {
+            next: requests.start,
+            left: 1,
+            sent: VecDeque::new(),
+            copies_in: false,
+            last_tag: None,
+        };
         let refusal = Refusal {
             message: "a function call by number".into(),
             hint: Some("call the function in a SELECT".into()),
         };
-        self.ask(Asked { expected, prepared: None, runs: analysis, requests }, commands, message, Some(refusal))
+        self.ask(
+            Asked { expected, prepared: None, runs: analysis, requests },
+            commands,
+            message,
+            Some(refusal),
+        )
     }
 
-    fn ask(&mut self, asked: Asked, commands: Vec<Command>, message: Message, forbidden: Option<Refusal>) -> ClientStep<Frame> {
+    fn ask(
+        &mut self,
+        asked: Asked,
+        commands: Vec<Command>,
+        message: Message,
+        forbidden: Option<Refusal>,
+    ) -> ClientStep<Frame> {
         let first = asked.requests.start;
         self.asked = Some(asked);
         ClientStep::Ask(Intent { commands, first, frame: message.into(), forbidden })
@@ -365,7 +408,7 @@ impl Conversation {
         // The client may send data right behind its COPY, before the server has asked for them.
         match self.outstanding.iter().rev().find(|expected| !matches!(expected, Expected::Sync))? {
             Expected::Simple { next, left: 1, copies_in: true, .. } => Some(*next),
-            Expected::Execute { request, copies_in: true, .. } => Some(*request),
+            Expected::Execute { requests, copies_in: true, .. } => Some(requests.start),
             _ => None,
         }
     }
@@ -395,12 +438,15 @@ impl Conversation {
     fn copy_in_asked(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
         let request = self.running().ok_or_else(|| unexpected(&message))?;
         let end = self.outstanding.iter().position(|expected| matches!(expected, Expected::CopyEnd));
+        let before = self.outstanding.len();
         let mut index = 0;
         self.outstanding.retain(|expected| {
             let ignored = index < end.unwrap_or(usize::MAX) && matches!(expected, Expected::Sync);
+            let ended = Some(index) == end;
             index += 1;
-            !(ignored || matches!(expected, Expected::CopyEnd))
+            !(ignored || ended)
         });
+        self.swallowed = before - self.outstanding.len() - usize::from(end.is_some());
         self.copy = Copy::Open { request, client_done: end.is_some() };
         Ok(disclose(Some(request), 0, message))
     }
@@ -409,7 +455,7 @@ impl Conversation {
     fn running(&self) -> Option<RequestId> {
         match self.outstanding.front()? {
             Expected::Simple { next, left, .. } if *left > 0 => Some(*next),
-            Expected::Execute { request, .. } => Some(*request),
+            Expected::Execute { requests, .. } => Some(requests.start),
             _ => None,
         }
     }
@@ -422,8 +468,11 @@ impl Conversation {
             _ => Ending::Suspended,
         };
         self.copy = Copy::No;
+        self.swallowed = 0;
         match self.outstanding.front_mut() {
-            Some(Expected::Simple { next, left, sent, last_tag, .. }) if *left > 0 && ending != Ending::Suspended => {
+            Some(Expected::Simple { next, left, sent, last_tag, .. })
+                if *left > 0 && ending != Ending::Suspended =>
+            {
                 let request = *next;
                 // The last one ends with ReadyForQuery: what our grammar took for one statement may be several to the server.
                 if *left == 1 {
@@ -440,16 +489,21 @@ impl Conversation {
                 }
                 Ok(disclose(Some(request), 0, message))
             }
-            Some(Expected::Execute { request, sent, .. }) => {
-                let (request, sent) = (*request, std::mem::take(sent));
+            Some(Expected::Execute { requests, sent, .. }) => {
+                let (requests, sent) = (requests.clone(), std::mem::take(sent));
+                let request = requests.start;
                 self.outstanding.pop_front();
                 self.ended_all(sent, true);
-                self.ended.push_back(Ended { request, ending });
+                self.end(requests, &ending);
                 self.pass_copy_ends();
                 Ok(disclose(Some(request), 0, message))
             }
             _ => Err(unexpected(&message)),
         }
+    }
+
+    fn end(&mut self, requests: std::ops::Range<RequestId>, ending: &Ending) {
+        self.ended.extend(requests.map(|request| Ended { request, ending: ending.clone() }));
     }
 
     fn ended_all(&mut self, sent: impl IntoIterator<Item = Sent>, completed: bool) {
@@ -472,7 +526,8 @@ impl Conversation {
     }
 
     fn ready(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        let status = message.parse(|fields| fields.u8().filter(|status| matches!(status, b'I' | b'T' | b'E')))?;
+        let status =
+            message.parse(|fields| fields.u8().filter(|status| matches!(status, b'I' | b'T' | b'E')))?;
         self.copy = Copy::No;
         self.pass_copy_ends();
         match self.outstanding.pop_front() {
@@ -484,6 +539,12 @@ impl Conversation {
                 } else if left > 0 {
                     return Err(unexpected(&message));
                 }
+            }
+            // A COPY that failed before it read anything did not swallow the Sync that came with it.
+            None if self.swallowed > 0 => {
+                self.swallowed -= 1;
+                self.skipping = false;
+                self.batch += 1;
             }
             other => {
                 self.outstanding.extend(other);
@@ -513,6 +574,7 @@ impl Conversation {
             return Ok(disclose(self.running(), 0, message));
         }
         self.copy = Copy::No;
+        self.session.failed();
         self.pass_copy_ends();
         match self.outstanding.front_mut() {
             // An error of the commit that a Sync makes, or one that nothing caused.
@@ -521,7 +583,8 @@ impl Conversation {
                 let (first, count, sent) = (*next, std::mem::take(left), std::mem::take(sent));
                 self.ended_all(sent, false);
                 for request in first..first + count as RequestId {
-                    let ending = if request == first { Ending::Failed(report.code.clone()) } else { Ending::Skipped };
+                    let ending =
+                        if request == first { Ending::Failed(report.code.clone()) } else { Ending::Skipped };
                     self.ended.push_back(Ended { request, ending });
                 }
                 Ok(disclose((count > 0).then_some(first), 0, message))
@@ -545,7 +608,7 @@ impl Conversation {
             return Err(Violation(format!("the upstream answered a refused command with {}", report.code)));
         }
         let request = requests.start;
-        self.ended.extend(requests.map(|request| Ended { request, ending: Ending::Refused }));
+        self.end(requests, &Ending::Refused);
         match instead_of {
             Poisoned::Query => self.outstanding.push_front(Expected::Sync),
             Poisoned::Parse(name) => {
@@ -572,11 +635,12 @@ impl Conversation {
     /// Ends what was expected without having come; tells which command it was.
     fn drop_expected(&mut self, expected: Expected, ending: &Ending, naming: Naming) -> Option<RequestId> {
         match expected {
-            Expected::Parse { request, name, sent } => {
+            Expected::Parse { requests, name, sent } => {
                 self.statements.settled(&name, naming);
                 self.ended_all(sent, false);
-                self.ended.push_back(Ended { request, ending: ending.clone() });
-                Some(request)
+                let first = requests.start;
+                self.end(requests, ending);
+                Some(first)
             }
             Expected::Bind { name, sent } => {
                 self.portals.settled(&name, naming);
@@ -588,14 +652,15 @@ impl Conversation {
                 self.ended_all(sent, false);
                 None
             }
-            Expected::Execute { request, sent, .. } => {
+            Expected::Execute { requests, sent, .. } => {
                 self.ended_all(sent, false);
-                self.ended.push_back(Ended { request, ending: ending.clone() });
-                Some(request)
+                let first = requests.start;
+                self.end(requests, ending);
+                Some(first)
             }
             Expected::Simple { next, left, sent, .. } => {
                 self.ended_all(sent, false);
-                self.ended.extend((next..next + left as RequestId).map(|request| Ended { request, ending: ending.clone() }));
+                self.end(next..next + left as RequestId, ending);
                 Some(next)
             }
             Expected::Poison { requests, instead_of, .. } => {
@@ -603,7 +668,7 @@ impl Conversation {
                     self.statements.settled(&name, Naming::PassedOver);
                 }
                 let first = requests.start;
-                self.ended.extend(requests.map(|request| Ended { request, ending: Ending::Refused }));
+                self.end(requests, &Ending::Refused);
                 Some(first)
             }
             Expected::Describe | Expected::Sync | Expected::CopyEnd => None,
@@ -611,7 +676,11 @@ impl Conversation {
     }
 
     /// Takes the front when it is what `message` answers.
-    fn answer(&mut self, message: &Message, matches: impl FnOnce(&Expected) -> bool) -> Result<Expected, Violation> {
+    fn answer(
+        &mut self,
+        message: &Message,
+        matches: impl FnOnce(&Expected) -> bool,
+    ) -> Result<Expected, Violation> {
         match self.outstanding.pop_front() {
             Some(expected) if matches(&expected) => Ok(expected),
             other => {
@@ -636,11 +705,15 @@ impl Conversation {
     fn on_upstream_message(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
         match message.tag() {
             b'1' => {
-                let expected = self.answer(&message, |expected| matches!(expected, Expected::Parse { .. }))?;
-                let Expected::Parse { request, name, sent } = expected else { return Err(unexpected(&message)) };
+                let expected =
+                    self.answer(&message, |expected| matches!(expected, Expected::Parse { .. }))?;
+                let Expected::Parse { requests, name, sent } = expected else {
+                    return Err(unexpected(&message));
+                };
                 self.statements.settled(&name, Naming::Done);
                 self.ended_all(sent, true);
-                self.ended.push_back(Ended { request, ending: Ending::Completed(String::new()) });
+                let request = requests.start;
+                self.end(requests, &Ending::Completed(String::new()));
                 Ok(disclose(Some(request), 0, message))
             }
             b'2' => {
@@ -652,14 +725,17 @@ impl Conversation {
                 Ok(UpstreamStep::Relay(message.into()))
             }
             b'3' => {
-                let expected = self.answer(&message, |expected| matches!(expected, Expected::Close { .. }))?;
+                let expected =
+                    self.answer(&message, |expected| matches!(expected, Expected::Close { .. }))?;
                 if let Expected::Close { kind, name, sent } = expected {
                     self.close_settled(kind, &name, Naming::Done);
                     self.ended_all(sent, true);
                 }
                 Ok(UpstreamStep::Relay(message.into()))
             }
-            b't' if matches!(self.outstanding.front(), Some(Expected::Describe)) => Ok(UpstreamStep::Relay(message.into())),
+            b't' if matches!(self.outstanding.front(), Some(Expected::Describe)) => {
+                Ok(UpstreamStep::Relay(message.into()))
+            }
             b'n' => {
                 self.answer(&message, |expected| matches!(expected, Expected::Describe))?;
                 Ok(UpstreamStep::Relay(message.into()))
@@ -723,9 +799,14 @@ impl Protocol for Conversation {
         self.settle_asked();
         match frame {
             Frame::Run(run) => {
-                let request = self.running().ok_or_else(|| Violation("data that nothing asked for".into()))?;
-                self.speechless = run.goes_on;
-                Ok(UpstreamStep::Disclose(Disclosure { request: Some(request), rows: run.completed, frame: Frame::Run(run) }))
+                let request =
+                    self.running().ok_or_else(|| Violation("data that nothing asked for".into()))?;
+                Ok(UpstreamStep::Disclose(Disclosure {
+                    request: Some(request),
+                    rows: run.completed,
+                    goes_on: run.goes_on,
+                    frame: Frame::Run(run),
+                }))
             }
             Frame::Message(message) => self.on_upstream_message(message),
         }
@@ -740,9 +821,14 @@ impl Protocol for Conversation {
             Expected::Parse { name, .. } => {
                 let poison = poison_parse(&name);
                 self.statements.sent(&name, self.batch, None);
+                // It fails for certain, so the server will pass over the rest of the batch.
+                self.skipping = true;
                 (Poisoned::Parse(name), poison)
             }
-            Expected::Execute { .. } => (Poisoned::Execute, poison_parse(POISON_NAME.as_bytes())),
+            Expected::Execute { .. } => {
+                self.skipping = true;
+                (Poisoned::Execute, poison_parse(POISON_NAME.as_bytes()))
+            }
             _ => (Poisoned::Query, Message::build(b'Q', |out| put_string(out, POISON))),
         };
         self.outstanding.push_back(Expected::Poison { requests, refusal: refusal.clone(), instead_of });
@@ -757,13 +843,25 @@ impl Protocol for Conversation {
             EndReason::ClientLeft => return Vec::new(),
             EndReason::UpstreamLeft => (report::CONNECTION_FAILURE, "the upstream closed the connection"),
             EndReason::ClientViolation => (report::PROTOCOL_VIOLATION, "protocol violation"),
-            EndReason::UpstreamViolation => (report::CONNECTION_FAILURE, "the upstream said what this gateway does not understand"),
+            EndReason::UpstreamViolation => {
+                (report::CONNECTION_FAILURE, "the upstream said what this gateway does not understand")
+            }
             EndReason::Revoked => (report::ADMIN_SHUTDOWN, "terminating connection: access was revoked"),
-            EndReason::Expired => (report::ADMIN_SHUTDOWN, "terminating connection: the token has expired; connect again with a new one"),
-            EndReason::PolicyChanged => (report::ADMIN_SHUTDOWN, "terminating connection: policy no longer allows it"),
+            EndReason::Expired => (
+                report::ADMIN_SHUTDOWN,
+                "terminating connection: the token has expired; connect again with a new one",
+            ),
+            EndReason::PolicyChanged => {
+                (report::ADMIN_SHUTDOWN, "terminating connection: policy no longer allows it")
+            }
             EndReason::Idle => ("57P05", "terminating connection: idle for too long"),
-            EndReason::RowLimit => (report::ADMIN_SHUTDOWN, "terminating connection: more rows than may be shown; add a LIMIT"),
-            EndReason::LedgerUnavailable => (report::ADMIN_SHUTDOWN, "terminating connection: the ledger cannot be written, and nothing passes unrecorded"),
+            EndReason::RowLimit => {
+                (report::ADMIN_SHUTDOWN, "terminating connection: more rows than may be shown; add a LIMIT")
+            }
+            EndReason::LedgerUnavailable => (
+                report::ADMIN_SHUTDOWN,
+                "terminating connection: the ledger cannot be written, and nothing passes unrecorded",
+            ),
             EndReason::Shutdown => (report::ADMIN_SHUTDOWN, "terminating connection: the gateway stops"),
         };
         vec![report::error(Severity::Fatal, code, message, None).into()]
@@ -771,6 +869,16 @@ impl Protocol for Conversation {
 
     fn ended(&mut self) -> &mut VecDeque<Ended> {
         &mut self.ended
+    }
+}
+
+/// Refuses names that the server would cut (`NAMEDATALEN`): two of them would be one to it and two to us.
+fn short(names: &[&Bytes]) -> Result<(), Violation> {
+    let fits = names.iter().all(|name| name.len() < limits::NAME_BYTES);
+    if fits {
+        Ok(())
+    } else {
+        Err(Violation("a name of a statement or portal is longer than 63 bytes".into()))
     }
 }
 
@@ -795,8 +903,11 @@ fn commands(text: &Bytes, analysis: &Analysis, phase: Phase, parameters: &[Param
     if let [statement] = &analysis.statements[..] {
         return vec![command(text.clone(), &statement.meaning)];
     }
-    let commands: Vec<Command> =
-        analysis.statements.iter().map(|statement| command(text.slice(statement.range.clone()), &statement.meaning)).collect();
+    let commands: Vec<Command> = analysis
+        .statements
+        .iter()
+        .map(|statement| command(text.slice(statement.range.clone()), &statement.meaning))
+        .collect();
     if commands.is_empty() { vec![command(text.clone(), &nothing())] } else { commands }
 }
 
@@ -804,12 +915,16 @@ fn commands(text: &Bytes, analysis: &Analysis, phase: Phase, parameters: &[Param
 fn nothing() -> Arc<Meaning> {
     static NOTHING: std::sync::OnceLock<Arc<Meaning>> = std::sync::OnceLock::new();
     let facts = || Facts { kind: "empty".into(), resolved: true, ..Facts::default() };
-    NOTHING.get_or_init(|| Arc::new(Meaning { actions: Vec::new(), effect: Effect::Reads, facts: facts() })).clone()
+    NOTHING
+        .get_or_init(|| Arc::new(Meaning { actions: Vec::new(), effect: Effect::Reads, facts: facts() }))
+        .clone()
 }
 
 /// Whether a command may change what names mean to later ones.
 fn may_define(meaning: &Meaning) -> bool {
-    let defines = |verb| matches!(verb, Verb::Create | Verb::Alter | Verb::Drop | Verb::Administer | Verb::Call | Verb::Opaque);
+    let defines = |verb| {
+        matches!(verb, Verb::Create | Verb::Alter | Verb::Drop | Verb::Administer | Verb::Call | Verb::Opaque)
+    };
     meaning.actions.iter().any(|action| defines(action.verb))
 }
 
@@ -823,7 +938,11 @@ fn may_copy_in(statement: &Statement) -> bool {
 }
 
 /// Joins a Bind's values with their formats and the types that the Parse named.
-fn parameters(prepared: Option<&Prepared>, formats: &[i16], values: Vec<Option<Bytes>>) -> Result<Vec<Parameter>, Violation> {
+fn parameters(
+    prepared: Option<&Prepared>,
+    formats: &[i16],
+    values: Vec<Option<Bytes>>,
+) -> Result<Vec<Parameter>, Violation> {
     let format = |index: usize| match formats {
         [] => Some(0),
         [one] => Some(*one),
@@ -840,7 +959,7 @@ fn parameters(prepared: Option<&Prepared>, formats: &[i16], values: Vec<Option<B
 }
 
 fn disclose(request: Option<RequestId>, rows: u64, message: Message) -> UpstreamStep<Frame> {
-    UpstreamStep::Disclose(Disclosure { request, rows, frame: message.into() })
+    UpstreamStep::Disclose(Disclosure { request, rows, goes_on: false, frame: message.into() })
 }
 
 fn unexpected(message: &Message) -> Violation {

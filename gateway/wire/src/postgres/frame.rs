@@ -119,7 +119,8 @@ impl Message {
     pub fn parse<T>(&self, read: impl FnOnce(&mut Fields) -> Option<T>) -> Result<T, Malformed> {
         let mut fields = Fields(self.body());
         let malformed = |what| Malformed::Body { tag: char::from(self.tag()), what };
-        let value = read(&mut fields).ok_or_else(|| malformed("body ends early or holds a value that is not allowed"))?;
+        let value = read(&mut fields)
+            .ok_or_else(|| malformed("body ends early or holds a value that is not allowed"))?;
         if fields.0.is_empty() { Ok(value) } else { Err(malformed("bytes left over at the end")) }
     }
 }
@@ -198,7 +199,11 @@ impl Fields {
     }
 
     /// `count` fields, each read by `read`. Nothing is allocated before it has arrived.
-    pub fn many<T>(&mut self, count: usize, mut read: impl FnMut(&mut Fields) -> Option<T>) -> Option<Vec<T>> {
+    pub fn many<T>(
+        &mut self,
+        count: usize,
+        mut read: impl FnMut(&mut Fields) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let mut values = Vec::with_capacity(count.min(self.0.len()));
         for _ in 0..count {
             values.push(read(self)?);
@@ -271,7 +276,12 @@ impl Decoder {
         if taken == 0 {
             return Ok(None);
         }
-        Ok(Some(Frame::Run(Run { tag, bytes: buffer.split_to(taken).freeze(), completed, goes_on: left > 0 })))
+        Ok(Some(Frame::Run(Run {
+            tag,
+            bytes: buffer.split_to(taken).freeze(),
+            completed,
+            goes_on: left > 0,
+        })))
     }
 }
 
@@ -318,11 +328,22 @@ mod tests {
     #[test]
     fn a_stream_is_cut_alike_wherever_it_is_torn() {
         let mut stream = Vec::new();
-        for (tag, body) in [(b'T', "description"), (b'D', "row one"), (b'D', ""), (b'D', "row three"), (b'C', "SELECT 3\0"), (b'd', "copied"), (b'Z', "I")] {
+        for (tag, body) in [
+            (b'T', "description"),
+            (b'D', "row one"),
+            (b'D', ""),
+            (b'D', "row three"),
+            (b'C', "SELECT 3\0"),
+            (b'd', "copied"),
+            (b'Z', "I"),
+        ] {
             stream.extend_from_slice(Message::build(tag, |out| out.put_slice(body.as_bytes())).bytes());
         }
         let whole = frames(Decoder::upstream(1 << 20), &stream, stream.len());
-        assert_eq!(whole.iter().map(|frame| (frame.0, frame.2)).collect::<Vec<_>>(), [(b'T', 1), (b'D', 3), (b'C', 1), (b'd', 1), (b'Z', 1)]);
+        assert_eq!(
+            whole.iter().map(|frame| (frame.0, frame.2)).collect::<Vec<_>>(),
+            [(b'T', 1), (b'D', 3), (b'C', 1), (b'd', 1), (b'Z', 1)]
+        );
         for step in 1..stream.len() {
             assert_eq!(frames(Decoder::upstream(1 << 20), &stream, step), whole, "pieces of {step} bytes");
         }
@@ -330,7 +351,12 @@ mod tests {
 
     #[test]
     fn impossible_lengths_are_refused_before_anything_is_allocated() {
-        for (bytes, over) in [(&b"Q\0\0\0\x03"[..], false), (b"Q\xff\xff\xff\xff", true), (b"d\x7f\xff\xff\xff", true), (b"d\0\0\0\0", false)] {
+        for (bytes, over) in [
+            (&b"Q\0\0\0\x03"[..], false),
+            (b"Q\xff\xff\xff\xff", true),
+            (b"d\x7f\xff\xff\xff", true),
+            (b"d\0\0\0\0", false),
+        ] {
             let mut buffer = BytesMut::from(bytes);
             let refused = Decoder::client(1 << 20).decode(&mut buffer).expect_err("the length is impossible");
             assert_eq!(matches!(refused, Malformed::TooLong { .. }), over, "{bytes:?}");
@@ -339,7 +365,8 @@ mod tests {
 
     #[test]
     fn a_body_must_be_used_up_exactly() {
-        let query = |body: &'static [u8]| Message::build(b'Q', |out| out.put_slice(body)).parse(Fields::string);
+        let query =
+            |body: &'static [u8]| Message::build(b'Q', |out| out.put_slice(body)).parse(Fields::string);
         assert_eq!(query(b"select 1\0").as_deref(), Ok(&b"select 1"[..]));
         assert!(query(b"select 1\0; drop table t\0").is_err(), "a hidden second string");
         assert!(query(b"select 1").is_err(), "no end");

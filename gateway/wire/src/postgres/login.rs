@@ -105,7 +105,9 @@ pub fn decode_opening(buffer: &mut BytesMut) -> Result<Option<Opening>, OpeningE
         CANCEL_REQUEST if (8..=4 + CANCEL_KEY_BYTES_MAX).contains(&packet.len()) => {
             Ok(Some(Opening::Cancel(CancelKey { process_id: packet.get_u32(), secret: packet })))
         }
-        SSL_REQUEST | GSS_ENCRYPTION_REQUEST | CANCEL_REQUEST => Err(OpeningError::Malformed("a request of the wrong length")),
+        SSL_REQUEST | GSS_ENCRYPTION_REQUEST | CANCEL_REQUEST => {
+            Err(OpeningError::Malformed("a request of the wrong length"))
+        }
         _ => startup(code, packet).map(|startup| Some(Opening::Startup(startup))),
     }
 }
@@ -117,16 +119,20 @@ fn startup(code: u32, mut packet: Bytes) -> Result<Startup, OpeningError> {
     }
     let mut startup = Startup { minor_version, protocol_options: Vec::new(), parameters: BTreeMap::new() };
     loop {
-        let name = take_string(&mut packet).ok_or(OpeningError::Malformed("a parameter's name has no end"))?;
+        let name =
+            take_string(&mut packet).ok_or(OpeningError::Malformed("a parameter's name has no end"))?;
         if name.is_empty() {
             break;
         }
-        let value = take_string(&mut packet).ok_or(OpeningError::Malformed("a parameter's value has no end"))?;
+        let value =
+            take_string(&mut packet).ok_or(OpeningError::Malformed("a parameter's value has no end"))?;
         if name.starts_with(b"_pq_.") {
             startup.protocol_options.push(name);
             continue;
         }
-        let text = |bytes: Bytes| String::from_utf8(bytes.into()).map_err(|_| OpeningError::Malformed("a parameter is not UTF-8"));
+        let text = |bytes: Bytes| {
+            String::from_utf8(bytes.into()).map_err(|_| OpeningError::Malformed("a parameter is not UTF-8"))
+        };
         if startup.parameters.insert(text(name)?, text(value)?).is_some() {
             return Err(OpeningError::Malformed("a parameter is given twice"));
         }
@@ -161,7 +167,9 @@ pub enum ParameterError {
     #[error("no user name in the startup packet; name the upstream role to assume, as in \"user=app_ro\"")]
     NoUser,
     /// A parameter that is not on the list.
-    #[error("startup parameter \"{0}\" is not allowed through this gateway; set it after login where policy permits")]
+    #[error(
+        "startup parameter \"{0}\" is not allowed through this gateway; set it after login where policy permits"
+    )]
     NotAllowed(String),
     /// An encoding other than UTF8.
     #[error("client_encoding \"{0}\" is not allowed through this gateway; set PGCLIENTENCODING=UTF8")]
@@ -243,7 +251,8 @@ fn admit(name: &str, value: &str, settings: &mut BTreeMap<String, String>) -> Re
 /// Whether a name of an encoding is one of UTF-8's, read as PostgreSQL reads it: case and punctuation do not count.
 #[must_use]
 pub fn is_utf8(encoding: &str) -> bool {
-    let plain: String = encoding.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let plain: String =
+        encoding.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     matches!(plain.as_str(), "utf8" | "unicode")
 }
 
@@ -272,7 +281,9 @@ fn parse_options(options: &str) -> Result<Vec<(String, String)>, ParameterError>
             },
         };
         match assignment.split_once('=') {
-            Some((name, value)) if !name.is_empty() => settings.push((name.replace('-', "_"), value.to_owned())),
+            Some((name, value)) if !name.is_empty() => {
+                settings.push((name.replace('-', "_"), value.to_owned()))
+            }
             _ => return Err(ParameterError::Options(word)),
         }
     }
@@ -368,7 +379,9 @@ pub fn bearer(response: &Bytes) -> Option<Bearer> {
         return None;
     }
     let pairs = response.slice(at + 1..);
-    let pairs = pairs.strip_suffix(b"\x01\x01").or_else(|| pairs.strip_suffix(b"\x01").filter(|rest| rest.is_empty()))?;
+    let pairs = pairs
+        .strip_suffix(b"\x01\x01")
+        .or_else(|| pairs.strip_suffix(b"\x01").filter(|rest| rest.is_empty()))?;
     let mut auth = None;
     for pair in pairs.split(|&byte| byte == 1) {
         match pair.split_at_checked(5) {
@@ -383,7 +396,8 @@ pub fn bearer(response: &Bytes) -> Option<Bearer> {
     }
     let (scheme, token) = auth.split_at_checked(7)?;
     let token = token.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then(|| Bearer::Token(response.slice_ref(token)))
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty())
+        .then(|| Bearer::Token(response.slice_ref(token)))
 }
 
 /// What a client that asked where tokens are to be had is told (RFC 7628, section 3.2.2), as JSON.
@@ -408,7 +422,11 @@ mod tests {
 
     #[test]
     fn options_are_read_as_the_server_reads_them() {
-        let request = startup_of(&[("user", "u"), ("options", r"-c statement_timeout=5s --work-mem=4MB -csearch_path=a\ b,\\c")]).request();
+        let request = startup_of(&[
+            ("user", "u"),
+            ("options", r"-c statement_timeout=5s --work-mem=4MB -csearch_path=a\ b,\\c"),
+        ])
+        .request();
         let settings = request.expect("all of these may pass").settings;
         assert_eq!(settings["statement_timeout"], "5s");
         assert_eq!(settings["work_mem"], "4MB");
@@ -417,12 +435,25 @@ mod tests {
 
     #[test]
     fn what_is_not_on_the_list_does_not_pass() {
-        let refused = |parameters: &[(&str, &str)]| startup_of(parameters).request().expect_err("this must not pass");
-        assert_eq!(refused(&[("user", "u"), ("session_preload_libraries", "x")]), ParameterError::NotAllowed("session_preload_libraries".into()));
-        assert_eq!(refused(&[("user", "u"), ("options", "-c default_transaction_read_only=false")]), ParameterError::NotAllowed("default_transaction_read_only".into()));
+        let refused =
+            |parameters: &[(&str, &str)]| startup_of(parameters).request().expect_err("this must not pass");
+        assert_eq!(
+            refused(&[("user", "u"), ("session_preload_libraries", "x")]),
+            ParameterError::NotAllowed("session_preload_libraries".into())
+        );
+        assert_eq!(
+            refused(&[("user", "u"), ("options", "-c default_transaction_read_only=false")]),
+            ParameterError::NotAllowed("default_transaction_read_only".into())
+        );
         assert_eq!(refused(&[("user", "u"), ("options", "-W 5")]), ParameterError::Options("-W".into()));
-        assert_eq!(refused(&[("user", "u"), ("client_encoding", "SJIS")]), ParameterError::Encoding("SJIS".into()));
-        assert_eq!(refused(&[("user", "u"), ("options", "-c client_encoding=LATIN1")]), ParameterError::Encoding("LATIN1".into()));
+        assert_eq!(
+            refused(&[("user", "u"), ("client_encoding", "SJIS")]),
+            ParameterError::Encoding("SJIS".into())
+        );
+        assert_eq!(
+            refused(&[("user", "u"), ("options", "-c client_encoding=LATIN1")]),
+            ParameterError::Encoding("LATIN1".into())
+        );
         assert_eq!(refused(&[("user", "u"), ("replication", "database")]), ParameterError::Replication);
         assert_eq!(refused(&[("database", "d")]), ParameterError::NoUser);
     }
@@ -451,10 +482,23 @@ mod tests {
     #[test]
     fn a_bearer_message_is_read_strictly() {
         let read = |text: &'static [u8]| bearer(&Bytes::from_static(text));
-        assert_eq!(read(b"n,,\x01auth=Bearer abc.def\x01\x01"), Some(Bearer::Token(Bytes::from_static(b"abc.def"))));
-        assert_eq!(read(b"n,,\x01host=h\x01auth=bearer t\x01\x01"), Some(Bearer::Token(Bytes::from_static(b"t"))));
+        assert_eq!(
+            read(b"n,,\x01auth=Bearer abc.def\x01\x01"),
+            Some(Bearer::Token(Bytes::from_static(b"abc.def")))
+        );
+        assert_eq!(
+            read(b"n,,\x01host=h\x01auth=bearer t\x01\x01"),
+            Some(Bearer::Token(Bytes::from_static(b"t")))
+        );
         assert_eq!(read(b"n,,\x01auth=\x01\x01"), Some(Bearer::Discovery));
-        for wrong in [&b"n,a=other,\x01auth=Bearer t\x01\x01"[..], b"n,,\x01auth=Basic t\x01\x01", b"n,,\x01auth=Bearer a\x01auth=Bearer b\x01\x01", b"n,,\x01auth=Bearer t", b"p=x,,\x01auth=Bearer t\x01\x01", b""] {
+        for wrong in [
+            &b"n,a=other,\x01auth=Bearer t\x01\x01"[..],
+            b"n,,\x01auth=Basic t\x01\x01",
+            b"n,,\x01auth=Bearer a\x01auth=Bearer b\x01\x01",
+            b"n,,\x01auth=Bearer t",
+            b"p=x,,\x01auth=Bearer t\x01\x01",
+            b"",
+        ] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

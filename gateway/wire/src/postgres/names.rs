@@ -57,7 +57,10 @@ impl<T: Clone> Names<T> {
 
     /// A frame that names `value` (or, with none, closes the name) was sent.
     pub(super) fn sent(&mut self, name: &Bytes, batch: Batch, value: Option<T>) {
-        let slot = self.slots.entry(name.clone()).or_insert_with(|| Slot { confirmed: None, pending: VecDeque::new() });
+        let slot = self
+            .slots
+            .entry(name.clone())
+            .or_insert_with(|| Slot { confirmed: None, pending: VecDeque::new() });
         slot.pending.push_back((batch, value));
     }
 
@@ -102,7 +105,9 @@ impl<T: Clone> Names<T> {
 
     /// Everything that a name may still stand for.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.slots.values().flat_map(|slot| slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, value)| value.as_ref())))
+        self.slots.values().flat_map(|slot| {
+            slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, value)| value.as_ref()))
+        })
     }
 }
 

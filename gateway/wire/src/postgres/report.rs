@@ -60,7 +60,12 @@ pub fn error(severity: Severity, code: &str, message: &str, hint: Option<&str>) 
 /// A refusal as the error that the client sees.
 #[must_use]
 pub fn refusal(refusal: &Refusal) -> Message {
-    error(Severity::Error, INSUFFICIENT_PRIVILEGE, &format!("not permitted: {}", refusal.message), refusal.hint.as_deref())
+    error(
+        Severity::Error,
+        INSUFFICIENT_PRIVILEGE,
+        &format!("not permitted: {}", refusal.message),
+        refusal.hint.as_deref(),
+    )
 }
 
 /// What an ErrorResponse or NoticeResponse says, as far as a session looks at it.

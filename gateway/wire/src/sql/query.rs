@@ -1331,7 +1331,11 @@ impl<'a> Walk<'a> {
             _ => false,
         };
         match name {
-            Some(name) => self.setting(&name, value.map_or(Setting::Unknown, Setting::Text), local),
+            Some(name) => {
+                self.setting(&name, value.map_or(Setting::Unknown, Setting::Text), local);
+                // It may never be evaluated (`WHERE false`): what was there before stays possible.
+                self.wants.steps.push(Step::Savepoint);
+            }
             None => {
                 let object = Object::Setting { database: self.database.clone(), setting: "unknown".into() };
                 self.act(Verb::Set, object);

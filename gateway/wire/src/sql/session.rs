@@ -259,6 +259,15 @@ impl Session {
         }
     }
 
+    /// The upstream reported an error, of whatever it was: what the transaction changed so far may be taken back.
+    pub fn failed(&mut self) {
+        match &mut self.log {
+            Some(log) if log.last().is_some_and(|(steps, completed)| steps.is_empty() && !completed) => {}
+            Some(log) if log.len() < LOG_MAX => log.push((Arc::new([]), false)),
+            _ => self.log = None,
+        }
+    }
+
     /// The upstream is ready for the next batch.
     pub fn ready(&mut self, transaction: Transaction) {
         if self.outstanding == 0 && transaction == Transaction::Idle {

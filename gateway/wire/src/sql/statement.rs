@@ -296,6 +296,8 @@ impl<'a> Teller<'a> {
         self.kind("explain");
         // Planning alone runs functions too, and whether ANALYZE is on is no matter to what may be seen.
         self.nodes(explain.query.as_deref());
+        // What it would do to the session is done only by ANALYZE: what was there before stays possible.
+        self.walk.wants.steps.push(Step::Savepoint);
     }
 
     fn copy(&mut self, copy: &'a CopyStmt) {
