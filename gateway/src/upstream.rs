@@ -359,9 +359,7 @@ impl Connected {
                 Frame::Run(run) => {
                     partial.extend_from_slice(&run.bytes);
                     let mut whole = Decoder::client(MESSAGE_BYTES_MAX);
-                    while let Some(Frame::Message(row)) =
-                        whole.decode(&mut partial).map_err(violated)?
-                    {
+                    while let Some(Frame::Message(row)) = whole.decode(&mut partial).map_err(violated)? {
                         if rows.len() == rows_max {
                             return Err(UpstreamError::Violation(format!("more than {rows_max} rows")));
                         }

@@ -70,7 +70,10 @@ impl Signal {
 
     /// The session must end. The first reason stands; tells whether this was it.
     pub(crate) fn end(&self, reason: EndReason) -> bool {
-        let number = REASONS.iter().position(|known| *known == reason).map_or(1, |at| u8::try_from(at + 1).unwrap_or(1));
+        let number = REASONS
+            .iter()
+            .position(|known| *known == reason)
+            .map_or(1, |at| u8::try_from(at + 1).unwrap_or(1));
         let first = self.ending.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire).is_ok();
         self.waker.wake();
         first
