@@ -46,7 +46,7 @@ enum Kind {
     Gatebook {
         ledgers: PathBuf,
         kind: &'static str,
-        issuer: Issuer,
+        issuer: Box<Issuer>,
     },
 }
 
@@ -139,7 +139,7 @@ fn gatebook() -> Vec<Lane> {
     let there = places.into_iter().filter(|(folder, _)| folder.is_dir());
     let lane = |(ledgers, kind)| Lane {
         via: "gatebook",
-        kind: Kind::Gatebook { ledgers, kind, issuer: Issuer::start() },
+        kind: Kind::Gatebook { ledgers, kind, issuer: Box::new(Issuer::start()) },
     };
     there.map(lane).collect()
 }

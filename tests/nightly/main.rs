@@ -12,7 +12,8 @@ use gatebook_tests::machine;
 use gatebook_tests::postgres::{ADMIN_PASSWORD, Environment};
 use gatebook_tests::{Issuer, Postgres};
 
-/// How many tests may print something else through the gateway.
+/// How many tests may print something else through the gateway. One does: `largeobject`, because libpq's calls for large
+/// objects are FunctionCall messages, which the gateway refuses.
 const DIFFERENCES_MAX: usize = 3;
 
 fn main() -> ExitCode {
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         std::fs::write(&b, through.get(*test).map_or("", String::as_str)).expect("the folder can be written");
         let diff = Command::new("diff").arg("-U2").args([&a, &b]).output().expect("diff runs");
         for line in String::from_utf8_lossy(&diff.stdout).lines().take(40) {
-            println!("{line}");
+            println!("{}", line.chars().take(200).collect::<String>());
         }
     }
     println!("{} tests, {} differ: {differing:?}", direct.len(), differing.len());
@@ -129,15 +130,21 @@ fn run(suite: &Path, tests: &[String], environment: &Environment, how: &str) -> 
     let said = String::from_utf8_lossy(&output.stdout);
     println!(
         "{how}: {}",
-        said.lines().rev().find(|line| line.contains("tests")).unwrap_or("no summary").trim()
+        said.lines()
+            .rev()
+            .find(|line| line.contains(" tests passed") || line.contains(" tests failed"))
+            .unwrap_or("no summary")
+            .trim()
     );
     let mut printed = BTreeMap::new();
     for entry in out.join("results").read_dir().expect("there are results").flatten() {
         let text =
             String::from_utf8_lossy(&std::fs::read(entry.path()).expect("a result can be read")).into_owned();
-        // The folder and the port are this run's own.
-        let text =
-            text.replace(&work.display().to_string(), "WORK").replace(&environment.port.to_string(), "PORT");
+        // The folder is this run's own.
+        let text = text.replace(&work.display().to_string(), "WORK");
+        if entry.path().extension().is_none_or(|extension| extension != "out") {
+            continue;
+        }
         printed.insert(entry.file_name().to_string_lossy().into_owned(), text);
     }
     if printed.is_empty() {

@@ -145,8 +145,7 @@ impl<'a> Setup<'a> {
             .expect("the folder can be written");
         std::fs::create_dir(at("policies")).expect("the folder can be written");
         std::fs::write(at("policies/test.cedar"), &self.policies).expect("the folder can be written");
-        for (role, password) in [(APP, APP_PASSWORD), (READER, READER_PASSWORD), (CATALOG, CATALOG_PASSWORD)]
-        {
+        for (role, password) in &self.roles {
             write_private(&at(&format!("{role}.password")), password);
         }
         std::fs::write(at("gatebook.toml"), self.configuration(&ledger)).expect("the folder can be written");
