@@ -142,7 +142,7 @@ impl Stage {
         let catalog = Catalog::empty();
         let start = Start { database: "d".into(), role: "r".into(), search_path: None };
         let machine = Conversation::new("d".into(), Session::new(start, &catalog), Arc::new(NoCatalog));
-        let (client, ours) = tokio::io::duplex(1 << 16);
+        let (client, ours) = tokio::io::duplex(1 << 19);
         let (upstream, theirs) = tokio::io::duplex(1 << 16);
         let terms = Terms { standing, shadow: false, reads_when_written: false };
         let relay = tokio::spawn(async move {
@@ -263,4 +263,34 @@ async fn pipelined_writes_share_their_waits() {
     }
     let calls = stage.storage.calls() - before;
     assert!(calls <= 60, "{calls} writes and syncs for 1,000 pipelined inserts");
+}
+
+/// The pumps stopped at a full outbox; when it emptied within one turn of the loop nothing woke the relay for the frames that it still held,
+/// and the client waited for its CommandComplete until the session idled out.
+#[tokio::test]
+async fn an_outbox_that_empties_at_once_does_not_strand_what_waits_behind_it() {
+    let mut stage = Stage::set().await;
+    stage.client.say(&[query("select 1")]).await;
+    assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    let mut answer = BytesMut::new();
+    answer.extend_from_slice(description().bytes());
+    let wide = row(&"x".repeat(1000));
+    (0..1500).for_each(|_| answer.extend_from_slice(wide.bytes()));
+    answer.extend_from_slice(complete("SELECT 1500").bytes());
+    answer.extend_from_slice(ready_for_query(b'I').bytes());
+    let Stage { client, upstream, .. } = &mut stage;
+    let (written, heard) = tokio::join!(
+        async {
+            upstream.stream.write_all(&answer).await.expect("the relay listens");
+            true
+        },
+        async {
+            // The client looks away until the relay is full to the brim.
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            client.hear(b'Z').await
+        }
+    );
+    assert!(written && heard.ends_with(&['C', 'Z']));
 }
