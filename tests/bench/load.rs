@@ -7,6 +7,7 @@ use std::time::Instant;
 use gatebook_tests::Child;
 use gatebook_tests::machine::{self, START_MAX};
 use gatebook_tests::postgres::Environment;
+use gatebook_tests::wire::Client;
 use serde_json::json;
 
 use crate::cpu::{Cpu, memory_kb};
@@ -36,6 +37,8 @@ pub(crate) enum Load {
     CopyOut,
     /// The wide table from the client.
     CopyIn,
+    /// Sessions that are open at once and say nothing.
+    Idle { sessions: u32 },
 }
 
 /// What a pgbench script does.
@@ -104,6 +107,7 @@ impl Load {
         bench(Workload::Connect, "simple", 8);
         all.push(Load::CopyOut);
         all.push(Load::CopyIn);
+        all.push(Load::Idle { sessions: if quick { 100 } else { 1000 } });
         all
     }
 
@@ -113,6 +117,7 @@ impl Load {
             Load::Bench { workload, protocol, .. } => format!("{}-{protocol}", workload.name()),
             Load::CopyOut => "copy-out".to_owned(),
             Load::CopyIn => "copy-in".to_owned(),
+            Load::Idle { .. } => "idle".to_owned(),
         }
     }
 
@@ -120,6 +125,7 @@ impl Load {
         match self {
             Load::Bench { clients, .. } => *clients,
             Load::CopyOut | Load::CopyIn => 1,
+            Load::Idle { sessions } => *sessions,
         }
     }
 }
@@ -161,6 +167,7 @@ pub(crate) struct Measured {
     p50_us: Option<u64>,
     p99_us: Option<u64>,
     peak_kb: Option<u64>,
+    idle_kb: Option<f64>,
     recorded: Option<u64>,
     /// What was wrong, when anything was.
     pub(crate) failure: Option<String>,
@@ -186,10 +193,10 @@ impl Measured {
             or_dash(self.p99_us.map(|us| us.to_string())),
             or_dash(self.peak_kb.map(|kb| (kb / 1024).to_string())),
             or_dash(self.recorded.map(|count| count.to_string())),
-        )
+        ) + &self.idle_kb.map(|kb| format!("   {kb:.1} KB a session")).unwrap_or_default()
     }
 
-    /// One object. For `copy-…` a transaction is a megabyte.
+    /// One object. For `copy-…` a transaction is a megabyte, for `idle` the opening of a session.
     pub(crate) fn json(&self) -> String {
         json!({
             "via": self.via,
@@ -202,6 +209,7 @@ impl Measured {
             "p50_us": self.p50_us,
             "p99_us": self.p99_us,
             "peak_kb": self.peak_kb,
+            "idle_kb_per_session": self.idle_kb,
             "executed": self.executed,
             "recorded": self.recorded,
         })
@@ -216,6 +224,8 @@ struct Done {
     /// Processor time of the process in the middle for one transaction, connecting left out.
     cpu_us_per_txn: Option<f64>,
     latencies_us: Vec<u64>,
+    /// What one idle session holds of the memory of the process in the middle.
+    idle_kb: Option<f64>,
 }
 
 /// Runs one cell through one lane.
@@ -225,6 +235,7 @@ pub(crate) fn run(load: &Load, lane: &Lane, upstream: &Upstream<'_>, seconds: u3
         Load::Bench { workload, protocol, clients } => {
             pgbench(&running, upstream.scale, *workload, protocol, *clients, seconds)
         }
+        Load::Idle { sessions } => idle(&running, *sessions),
         Load::CopyOut => copy(&running, upstream.copy_mb, "COPY bench_wide TO STDOUT", None),
         Load::CopyIn => {
             let direct = upstream
@@ -261,6 +272,7 @@ pub(crate) fn run(load: &Load, lane: &Lane, upstream: &Upstream<'_>, seconds: u3
         p50_us: at(0.50),
         p99_us: at(0.99),
         peak_kb,
+        idle_kb: done.idle_kb,
         recorded: recorded.map(|recorded| recorded.executions),
         failure,
     }
@@ -316,6 +328,7 @@ fn pgbench(
         tps: window.as_ref().map_or_else(|| after("tps =").parse().expect("a rate"), |window| window.tps),
         cpu_us_per_txn: window.and_then(|window| window.cpu_us_per_txn),
         latencies_us: latencies(folder.path()),
+        idle_kb: None,
     }
 }
 
@@ -404,5 +417,37 @@ fn copy(running: &Running, megabytes: u32, sql: &str, source: Option<&Path>) -> 
         tps: megabytes / took.as_secs_f64(),
         cpu_us_per_txn: used.map(|ns| ns as f64 / 1000.0 / megabytes),
         latencies_us: Vec::new(),
+        idle_kb: None,
+    }
+}
+
+/// Opens sessions and leaves them open: what does one hold, once all are logged in?
+fn idle(running: &Running, sessions: u32) -> Done {
+    let environment = &running.environment;
+    let roots = std::fs::read(&environment.authority).expect("the authority can be read");
+    let config = gatebook_tests::certificates::trusting(&roots);
+    let address = ([127, 0, 0, 1], environment.port).into();
+    let open = || {
+        let mut client = Client::tls(address, config.clone());
+        let told = client.login(&environment.user, &environment.database, &environment.password);
+        told.unwrap_or_else(|refused| panic!("an idle session is refused: {refused:?}"));
+        client
+    };
+    let memory = || running.process.and_then(|process| memory_kb(process, "VmRSS"));
+    // What is made once, for the first session, is no session's own.
+    let first = open();
+    let (memory_before, cpu_before) = (memory(), running.process.map(Cpu::of));
+    let start = Instant::now();
+    let clients: Vec<Client> = (0..sessions).map(|_| open()).collect();
+    let took = start.elapsed();
+    let used = running.process.zip(cpu_before).map(|(process, before)| Cpu::of(process).since(&before));
+    let grown = memory().zip(memory_before).map(|(now, before)| now.saturating_sub(before) as f64);
+    drop((clients, first));
+    Done {
+        executions: 0,
+        tps: f64::from(sessions) / took.as_secs_f64(),
+        cpu_us_per_txn: used.map(|ns| ns as f64 / 1000.0 / f64::from(sessions)),
+        latencies_us: Vec::new(),
+        idle_kb: grown.map(|kb| kb / f64::from(sessions)),
     }
 }

@@ -8,6 +8,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate authority that issues certificates for `localhost`.
@@ -62,19 +63,27 @@ impl Authority {
     }
 
     /// What a client needs that trusts this authority alone.
-    ///
-    /// # Panics
-    /// Never, in practice: the provider is built in.
     #[must_use]
     pub fn client(&self) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.certificate.der().to_vec())).expect("the authority is a root");
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider speaks TLS")
-            .with_root_certificates(roots)
-            .with_no_client_auth()
+        trusting(self.pem().as_bytes())
     }
+}
+
+/// What a client needs that trusts the authorities in a PEM text and no others.
+///
+/// # Panics
+/// When the text holds none.
+#[must_use]
+pub fn trusting(pem: &[u8]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.expect("it is PEM")).expect("the authority is a root");
+    }
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 impl Default for Authority {
@@ -90,7 +99,6 @@ impl Identity {
     /// Never, in practice: certificate and key were made together.
     #[must_use]
     pub fn server(&self) -> ServerConfig {
-        use rustls::pki_types::pem::PemObject;
         let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("it is PEM");
         let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("it is PEM");
         ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
