@@ -237,10 +237,10 @@ impl Gateway {
         }
         let who = principal.id();
         if !resource.databases.iter().any(|known| known == database) {
-            return refused("database", &format!("{who} asked for database {database:?}"));
+            return refused("database", &format!("{who} asked for database {}", named(database)));
         }
         let Some(role) = resource.role(role) else {
-            return refused("role", &format!("{who} asked for role {role:?}"));
+            return refused("role", &format!("{who} asked for role {}", named(role)));
         };
         let Some(subject) = subject(&principal) else {
             return refused("principal", "the issuer's name cannot stand in a principal's id");
@@ -295,7 +295,7 @@ impl Gateway {
         served: &Arc<Served>,
         admission: &Admission,
         book: Book,
-        cancel_key: CancelKey,
+        cancel_key: &CancelKey,
         upstream_key: Option<CancelKey>,
     ) -> Session {
         let canceller = book.canceller();
@@ -308,7 +308,7 @@ impl Gateway {
             expires: admission.expires,
             idle_timeout: served.upstream.resource().idle_timeout,
             started: SystemTime::now(),
-            cancel_key,
+            cancel_key: cancel_key.bytes(),
             cancel: Box::new(move |source| {
                 let (canceller, upstream, key) = (canceller.clone(), upstream.clone(), key.clone());
                 tokio::spawn(async move {
@@ -361,7 +361,7 @@ impl Gateway {
 
     /// Passes on a client's cancel request, if its key is one of ours.
     pub(crate) fn cancel(&self, key: &CancelKey, source: SocketAddr) {
-        if let Some(live) = self.registry.by_cancel_key(key) {
+        if let Some(live) = self.registry.by_cancel_key(&key.bytes()) {
             (live.cancel)(source);
         }
     }
@@ -440,6 +440,15 @@ impl Gateway {
     /// Where a conversation gets its snapshots.
     pub(crate) fn catalog_source(&self, catalog: Option<Arc<Watched>>) -> Arc<dyn CatalogSource> {
         catalog.unwrap_or_else(|| self.no_catalog.clone())
+    }
+}
+
+/// A name that a client gave, for the operator. What is longer than any name may be a token in the wrong place, and is not repeated.
+fn named(name: &str) -> String {
+    if name.len() < gatebook_wire::limits::NAME_BYTES {
+        format!("{name:?}")
+    } else {
+        format!("of {} bytes", name.len())
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use gatebook_wire::postgres::login::CancelKey;
 use gatebook_wire::protocol::EndReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -31,7 +30,7 @@ pub(crate) struct Live {
     /// When it began.
     pub(crate) started: SystemTime,
     /// What its client sends to cancel.
-    pub(crate) cancel_key: CancelKey,
+    pub(crate) cancel_key: Vec<u8>,
     /// Cancels what it runs upstream.
     pub(crate) cancel: Box<dyn Fn(std::net::SocketAddr) + Send + Sync>,
     /// When something last passed, as seen by the loop that looks for idle ones.
@@ -107,14 +106,11 @@ impl Registry {
     }
 
     /// The session that a cancel key names. Every key is compared, in constant time.
-    pub(crate) fn by_cancel_key(&self, key: &CancelKey) -> Option<Arc<Live>> {
+    pub(crate) fn by_cancel_key(&self, key: &[u8]) -> Option<Arc<Live>> {
         let sessions = self.sessions.lock();
         let mut found = None;
         for live in sessions.values() {
-            let ours = &live.cancel_key;
-            let same = ours.process_id.to_be_bytes().ct_eq(&key.process_id.to_be_bytes())
-                & ours.secret.ct_eq(&key.secret);
-            if bool::from(same) {
+            if bool::from(live.cancel_key.ct_eq(key)) {
                 found = Some(live.clone());
             }
         }

@@ -193,9 +193,10 @@ impl Conversation {
             Renames::Portal(name) => self.portals.forget(name.as_bytes()),
             Renames::AllPortals => self.portals.forget_all(),
             Renames::AllStatements => self.statements.forget_all(),
+            // What it did cannot be read: the names keep their texts for the record, and are decided as what they may be.
             Renames::Everything => {
-                self.statements.forget_all();
-                self.portals.forget_all();
+                self.statements.doubt_all();
+                self.portals.doubt_all();
             }
         }
     }
@@ -271,9 +272,10 @@ impl Conversation {
             Some((portal, statement, formats, values))
         })?;
         short(&[&portal, &statement])?;
-        let prepared = match self.statements.lookup(&statement, self.batch) {
-            Lookup::Found(prepared) => Some(prepared),
-            Lookup::Unknown => None,
+        let (prepared, certain) = match self.statements.lookup(&statement, self.batch) {
+            Lookup::Found(prepared) => (Some(prepared), true),
+            Lookup::Doubted(prepared) => (Some(prepared), false),
+            Lookup::Unknown => (None, false),
             Lookup::Unsettled => return Ok(ClientStep::Wait(message.into())),
         };
         let bytes = message.bytes().len();
@@ -283,12 +285,11 @@ impl Conversation {
         }
         let parameters = parameters(prepared.as_deref(), &formats, values)?;
         // The server plans anew with the settings of now, so the text is analysed anew.
-        let (text, analysis) = match prepared {
-            Some(prepared) => (prepared.text.clone(), self.analyze(&prepared.text)),
-            None => (
-                statement.clone(),
-                self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot()),
-            ),
+        let text = prepared.map_or_else(|| statement.clone(), |prepared| prepared.text.clone());
+        let analysis = if certain {
+            self.analyze(&text)
+        } else {
+            self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot())
         };
         let name = String::from_utf8_lossy(&portal);
         let sent =
@@ -309,6 +310,11 @@ impl Conversation {
             Lookup::Found(portal) => {
                 let commands = commands(&portal.text, &portal.analysis, Phase::Execute, &portal.parameters);
                 (portal.analysis.clone(), commands)
+            }
+            Lookup::Doubted(portal) => {
+                let analysis = self.session.portal(&String::from_utf8_lossy(&name));
+                let commands = commands(&portal.text, &analysis, Phase::Execute, &portal.parameters);
+                (analysis, commands)
             }
             // A portal that SQL made (DECLARE): we know its name, and what it may do.
             Lookup::Unknown => {

@@ -47,6 +47,14 @@ pub struct CancelKey {
     pub secret: Bytes,
 }
 
+impl CancelKey {
+    /// Both parts behind each other.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.process_id.to_be_bytes()[..], &self.secret].concat()
+    }
+}
+
 impl std::fmt::Debug for CancelKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CancelKey").finish_non_exhaustive()

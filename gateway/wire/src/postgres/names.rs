@@ -17,6 +17,8 @@ pub(super) type Batch = u64;
 pub(super) enum Lookup<T> {
     /// This.
     Found(T),
+    /// This, unless something that we could not read has given the name to something else since.
+    Doubted(T),
     /// Nothing that we made.
     Unknown,
     /// It depends on an answer that is still to come.
@@ -31,8 +33,14 @@ pub(super) struct Names<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    confirmed: Option<T>,
-    pending: VecDeque<(Batch, Option<T>)>,
+    confirmed: Option<Held<T>>,
+    pending: VecDeque<(Batch, Option<Held<T>>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Held<T> {
+    value: T,
+    doubted: bool,
 }
 
 impl<T: Clone> Names<T> {
@@ -52,7 +60,11 @@ impl<T: Clone> Names<T> {
             Some(_) => return Lookup::Unsettled,
             None => &slot.confirmed,
         };
-        value.clone().map_or(Lookup::Unknown, Lookup::Found)
+        match value.clone() {
+            Some(Held { value, doubted: false }) => Lookup::Found(value),
+            Some(Held { value, doubted: true }) => Lookup::Doubted(value),
+            None => Lookup::Unknown,
+        }
     }
 
     /// A frame that names `value` (or, with none, closes the name) was sent.
@@ -61,7 +73,7 @@ impl<T: Clone> Names<T> {
             .slots
             .entry(name.clone())
             .or_insert_with(|| Slot { confirmed: None, pending: VecDeque::new() });
-        slot.pending.push_back((batch, value));
+        slot.pending.push_back((batch, value.map(|value| Held { value, doubted: false })));
     }
 
     /// The server answered the oldest naming of `name`.
@@ -95,6 +107,18 @@ impl<T: Clone> Names<T> {
         self.slots.values_mut().flat_map(|slot| slot.pending.iter_mut()).for_each(|(_, value)| *value = None);
     }
 
+    /// Doubts every name: something ran that may have given them to something else.
+    pub(super) fn doubt_all(&mut self) {
+        let held = |slot: &mut Slot<T>| {
+            slot.confirmed.iter_mut().for_each(|held| held.doubted = true);
+            slot.pending
+                .iter_mut()
+                .filter_map(|(_, held)| held.as_mut())
+                .for_each(|held| held.doubted = true);
+        };
+        self.slots.values_mut().for_each(held);
+    }
+
     /// Forgets every name but those still to be answered: the server dropped what it had.
     pub(super) fn forget_confirmed(&mut self) {
         self.slots.retain(|_, slot| {
@@ -105,9 +129,10 @@ impl<T: Clone> Names<T> {
 
     /// Everything that a name may still stand for.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.slots.values().flat_map(|slot| {
-            slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, value)| value.as_ref()))
-        })
+        let held = self.slots.values().flat_map(|slot| {
+            slot.confirmed.iter().chain(slot.pending.iter().filter_map(|(_, held)| held.as_ref()))
+        });
+        held.map(|held| &held.value)
     }
 }
 
