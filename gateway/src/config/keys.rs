@@ -434,8 +434,8 @@ pub(super) const KEYS: &[Key] = &[
         "resource.shadow",
         Takes::Flag,
         Is("false"),
-        "Decides and records as always, but refuses no command: how a team tries its policies on live traffic. Login \
-         stays enforced.",
+        "Decides and records as always, but refuses nothing that policy would, logins included: how a team tries its \
+         policies on live traffic. Tokens are verified all the same.",
     ),
     key_of(
         "resource.session_max",
