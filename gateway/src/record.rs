@@ -152,6 +152,7 @@ impl Slot {
     async fn durable(&self, ticket: Ticket, deadline: Duration) -> Result<(), Unavailable> {
         let durable = poll_fn(|cx| {
             self.signal.register(cx);
+            self.signal.wait_for(ticket);
             if self.signal.durable() >= ticket {
                 return Poll::Ready(Ok(()));
             }

@@ -130,6 +130,11 @@ impl Exchange {
         }
     }
 
+    /// Has the task woken once the record `ticket` is far enough; 0 for not at all.
+    pub(super) fn wait_for(&self, ticket: Ticket) {
+        self.book.signal().wait_for(ticket);
+    }
+
     /// Has the commands recorded so far made durable: one sync for all that came together.
     pub(super) fn commit(&mut self) {
         if std::mem::take(&mut self.uncommitted) {

@@ -152,6 +152,15 @@ where
                 }
             }
             if !moved {
+                // The record that lets something go is waited for; it may have become durable since it was looked at.
+                let (shown, sent) =
+                    (self.held.as_ref().map(|held| held.0), self.waiting.front().map(|front| front.0));
+                self.exchange.wait_for(shown.into_iter().chain(sent).min().unwrap_or(0));
+                let shown = shown.is_some_and(|gate| gate <= self.exchange.shown_up_to());
+                let sent = sent.is_some_and(|gate| gate <= self.exchange.durable());
+                if shown || (sent && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX) {
+                    continue;
+                }
                 return Poll::Pending;
             }
             self.exchange.active();

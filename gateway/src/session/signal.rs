@@ -1,6 +1,7 @@
 //! What reaches a session from outside its own task: how far its records are durable, and that it must end.
 //!
-//! All of it is a few atomics and one waker, so that a group commit wakes a thousand sessions without a lock.
+//! All of it is a few atomics and one waker, so that a group commit tells a thousand sessions without a lock, and wakes only those that
+//! wait for it: a read's record is mostly durable before its answer has come, and then nobody need be woken.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Context;
@@ -17,6 +18,8 @@ pub(crate) struct Signal {
     written: AtomicU64,
     wants_written: AtomicBool,
     durable: AtomicU64,
+    /// What the session's task waits for; 0 for nothing.
+    awaited: AtomicU64,
     ending: AtomicU8,
     activity: AtomicU64,
     busy: AtomicBool,
@@ -40,8 +43,21 @@ const REASONS: [EndReason; 11] = [
 impl Signal {
     /// Every record up to `ticket` is durable.
     pub(crate) fn made_durable(&self, ticket: Ticket) {
-        self.durable.fetch_max(ticket, Ordering::AcqRel);
-        self.waker.wake();
+        self.durable.fetch_max(ticket, Ordering::SeqCst);
+        self.wake_if_awaited(ticket);
+    }
+
+    /// The task's half is [`Signal::wait_for`]: each side writes first and reads then, in one order for all, so that one of them sees the other.
+    fn wake_if_awaited(&self, ticket: Ticket) {
+        let awaited = self.awaited.load(Ordering::SeqCst);
+        if awaited != 0 && awaited <= ticket {
+            self.waker.wake();
+        }
+    }
+
+    /// Has the task woken once `ticket` is reached, 0 for not at all. What was reached before this call must be looked at after it.
+    pub(crate) fn wait_for(&self, ticket: Ticket) {
+        self.awaited.store(ticket, Ordering::SeqCst);
     }
 
     /// Asks to be told also when records are written and not yet durable.
@@ -54,18 +70,18 @@ impl Signal {
         if !self.wants_written.load(Ordering::Acquire) {
             return;
         }
-        self.written.fetch_max(ticket, Ordering::AcqRel);
-        self.waker.wake();
+        self.written.fetch_max(ticket, Ordering::SeqCst);
+        self.wake_if_awaited(ticket);
     }
 
     /// How far the records are with the operating system, or durable.
     pub(crate) fn written(&self) -> Ticket {
-        self.written.load(Ordering::Acquire).max(self.durable())
+        self.written.load(Ordering::SeqCst).max(self.durable())
     }
 
     /// How far the records are durable.
     pub(crate) fn durable(&self) -> Ticket {
-        self.durable.load(Ordering::Acquire)
+        self.durable.load(Ordering::SeqCst)
     }
 
     /// The session must end. The first reason stands; tells whether this was it.
