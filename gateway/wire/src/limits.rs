@@ -18,6 +18,9 @@ pub const NAME_BYTES: usize = 64;
 /// How many prepared statements, and how many portals, one session may keep at a time.
 pub const NAMES_MAX: usize = 16_384;
 
+/// How many bytes of text the prepared statements of one session may keep.
+pub const STATEMENT_BYTES_MAX: usize = 128 << 20;
+
 /// How many bytes of parameters the open portals of one session may keep.
 pub const PORTAL_BYTES_MAX: usize = 128 << 20;
 

@@ -247,3 +247,27 @@ fn frames_that_nobody_knows_are_violations() {
     }
     assert!(conversation().on_client(Message::build(b'Q', |out| out.put_slice(b"a\0b\0")).into()).is_err());
 }
+
+#[test]
+fn the_texts_of_prepared_statements_are_bounded_in_bytes() {
+    let mut machine = conversation();
+    let text = format!("select '{}'", "x".repeat(16 << 20));
+    let forbidden = |machine: &mut Conversation, name: &str| match machine.on_client(parse(name, &text)) {
+        Ok(ClientStep::Ask(intent)) => intent.forbidden.is_some(),
+        other => panic!("not asked: {other:?}"),
+    };
+    for name in 0..7 {
+        assert!(!forbidden(&mut machine, &name.to_string()));
+        say(&mut machine, bare(b'S'));
+        hear(&mut machine, bare(b'1'));
+        hear(&mut machine, ready(b'I'));
+    }
+    assert!(forbidden(&mut machine, "8"));
+    let mut machine = conversation();
+    for _ in 0..20 {
+        assert!(!forbidden(&mut machine, ""), "the same name again takes no more room");
+        say(&mut machine, bare(b'S'));
+        hear(&mut machine, bare(b'1'));
+        hear(&mut machine, ready(b'I'));
+    }
+}

@@ -44,6 +44,9 @@ pub struct Conversation {
     database: Arc<str>,
     statements: Names<Arc<Prepared>>,
     portals: Names<Arc<Portal>>,
+    /// At least as many bytes as the statements' texts and the portals' parameters keep; counted anew where it is over a limit.
+    statement_bytes: usize,
+    portal_bytes: usize,
     /// What was sent and is not yet answered, in order.
     outstanding: VecDeque<Expected>,
     /// What was asked for and is neither sent nor refused yet.
@@ -150,6 +153,8 @@ impl Conversation {
             database,
             statements: Names::new(),
             portals: Names::new(),
+            statement_bytes: 0,
+            portal_bytes: 0,
             outstanding: VecDeque::new(),
             asked: None,
             batch: 0,
@@ -247,8 +252,14 @@ impl Conversation {
                 .for_each(|command| Arc::make_mut(&mut command.meaning).effect = Effect::MayChange);
         }
         let requests = self.requests(commands.len());
-        let forbidden = (self.statements.len() >= limits::NAMES_MAX).then(|| Refusal {
-            message: format!("more than {} prepared statements in one session", limits::NAMES_MAX),
+        if self.statement_bytes + text.len() > limits::STATEMENT_BYTES_MAX {
+            self.statement_bytes = self.statements.values().map(|prepared| prepared.text.len()).sum();
+        }
+        self.statement_bytes += text.len();
+        let too_many =
+            self.statements.len() >= limits::NAMES_MAX || self.statement_bytes > limits::STATEMENT_BYTES_MAX;
+        let forbidden = too_many.then(|| Refusal {
+            message: "so many prepared statements in one session".into(),
             hint: Some("close what is no longer needed".into()),
         });
         let prepared = Some(Arc::new(Prepared { text, types }));
@@ -279,8 +290,11 @@ impl Conversation {
             Lookup::Unsettled => return Ok(ClientStep::Wait(message.into())),
         };
         let bytes = message.bytes().len();
-        let kept: usize = self.portals.values().map(|portal| portal.bytes).sum();
-        if self.portals.len() >= limits::NAMES_MAX || kept + bytes > limits::PORTAL_BYTES_MAX {
+        if self.portal_bytes + bytes > limits::PORTAL_BYTES_MAX {
+            self.portal_bytes = self.portals.values().map(|portal| portal.bytes).sum();
+        }
+        self.portal_bytes += bytes;
+        if self.portals.len() >= limits::NAMES_MAX || self.portal_bytes > limits::PORTAL_BYTES_MAX {
             return Err(Violation("too many open portals, or too many bytes of parameters in them".into()));
         }
         let parameters = parameters(prepared.as_deref(), &formats, values)?;
