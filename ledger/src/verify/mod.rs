@@ -1,0 +1,102 @@
+//! The judge: reads every stored byte and says what is wrong, and where. It believes nothing but the key that
+//! the auditor brings.
+//!
+//! Segments are checked on all cores, each for itself; then their ends are joined in order: chain, tree,
+//! sessions. What a newcomer gets wrong: a ledger that is whole and unanchored may still have lost its newest
+//! end, or be an older copy. Only a checkpoint that was kept elsewhere tells, so without one, and without a
+//! pinned key, the verdict is never the best one.
+
+mod claims;
+mod join;
+mod parallel;
+mod part;
+mod report;
+mod tiles;
+
+use std::io;
+
+pub use self::report::{Anchor, Problem, Report, Verdict};
+
+use self::claims::claims;
+use self::join::Joined;
+use self::parallel::Bench;
+use self::report::Court;
+use self::tiles::check_tiles;
+use crate::checkpoint::Vkey;
+use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
+use crate::merkle::Range;
+use crate::segment::name;
+use crate::storage::{Storage, read};
+use crate::writer::CHECKPOINT;
+
+/// What the auditor brings.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The log key that was pinned.
+    pub key: Option<Vkey>,
+    /// Checkpoints that were kept outside the ledger's directory: a name for each, and its bytes.
+    pub checkpoints: Vec<(String, Vec<u8>)>,
+    /// How many threads; 0 for as many as there are cores.
+    pub threads: usize,
+}
+
+/// How far verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many bytes of segments were checked.
+    pub bytes: u64,
+    /// How many bytes of segments there are.
+    pub bytes_total: u64,
+    /// How many entries were checked.
+    pub entries: u64,
+}
+
+/// Verifies a ledger, live or at rest, or an export.
+///
+/// # Errors
+/// Of the storage: where the ledger cannot be read at all.
+pub fn verify(
+    storage: &dyn Storage,
+    options: &Options,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> io::Result<Report> {
+    let mut court = Court::default();
+    let text = read(storage, manifest::NAME, MANIFEST_BYTES_MAX)?;
+    let manifest = match Manifest::parse(&text) {
+        Ok(manifest) => manifest,
+        Err(why) => {
+            court.tampered(Some(manifest::NAME.to_owned()), None, None, why.to_string());
+            return Ok(court.report(None, options));
+        }
+    };
+    // What was signed is read before the entries: a live ledger grows meanwhile, and never the other way.
+    let live = storage.has_writer();
+    court.claims = claims(storage, &manifest, options, live, &mut court.findings)?;
+    let numbers = crate::reader::segments(storage)?;
+    for (number, expected) in numbers.iter().zip(0..) {
+        if *number != expected {
+            court.missing(Some(name(expected)), None, None, "segment is missing".to_owned());
+            break;
+        }
+    }
+    if numbers.is_empty() {
+        court.missing(Some(name(0)), None, None, "segment is missing".to_owned());
+    }
+    let bench =
+        Bench { storage, manifest: &manifest, claims: &court.claims, last: numbers.last().copied(), live };
+    let parts = bench.check_all(&numbers, options.threads, progress)?;
+    let mut joined = Joined::new(&manifest);
+    for part in parts {
+        joined.join(part, &mut court);
+    }
+    if let Some(claim) = court.claims.iter().find(|claim| claim.source == CHECKPOINT).cloned() {
+        court.published = Some(claim.size);
+        check_tiles(storage, &claim, live, &mut court.findings)?;
+    }
+    joined.judge_claims(&mut court);
+    court.entries = joined.next_seq;
+    court.root = joined.range.as_ref().and_then(Range::root);
+    court.sessions = joined.sessions.next - 1;
+    court.sessions_open = joined.sessions.open.len() as u64;
+    Ok(court.report(Some(&manifest), options))
+}

@@ -1,0 +1,170 @@
+//! Checks segments on all cores, each for itself; [`super::part`] has the rules.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Progress;
+use super::claims::Claim;
+use super::part::Part;
+use super::report::Findings;
+use crate::hash::Committer;
+use crate::manifest::Manifest;
+use crate::merkle::Range;
+use crate::segment::{Footer, SegmentReader, Step, name};
+use crate::storage::{Mode, Storage};
+
+/// What the workers share.
+pub(super) struct Bench<'a> {
+    pub(super) storage: &'a dyn Storage,
+    pub(super) manifest: &'a Manifest,
+    pub(super) claims: &'a [Claim],
+    pub(super) last: Option<u64>,
+    pub(super) live: bool,
+}
+
+impl Bench<'_> {
+    pub(super) fn check_all(
+        &self,
+        numbers: &[u64],
+        threads: usize,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> io::Result<Vec<Part>> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if threads == 0 { cores } else { threads }.min(numbers.len()).max(1);
+        let mut bytes_total = 0;
+        for number in numbers {
+            bytes_total += self.storage.open(&name(*number), Mode::Read)?.length()?;
+        }
+        let meter = Meter { progress, bytes_total, bytes: AtomicU64::new(0), entries: AtomicU64::new(0) };
+        let next = AtomicUsize::new(0);
+        let parts: Mutex<Vec<io::Result<Part>>> = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let part = self.check(*number, &meter);
+                        parts.lock().push(part);
+                    }
+                });
+            }
+        });
+        let mut parts = parts.into_inner().into_iter().collect::<io::Result<Vec<Part>>>()?;
+        parts.sort_unstable_by_key(|part| part.number);
+        Ok(parts)
+    }
+
+    /// Checks one segment for itself.
+    fn check(&self, number: u64, meter: &Meter<'_>) -> io::Result<Part> {
+        let mut reader = SegmentReader::new(self.storage.open(&name(number), Mode::Read)?)?;
+        let mut part = Part {
+            number,
+            header: None,
+            first_seq: 0,
+            next_seq: 0,
+            chain_in: None,
+            chain_next: None,
+            range: None,
+            snapshots: Vec::new(),
+            sessions: HashMap::new(),
+            opened: Vec::new(),
+            footer: None,
+            frames: 0,
+            findings: Findings::default(),
+        };
+        let is_last = self.last == Some(number);
+        let mut known = false;
+        match reader.header()? {
+            Ok(header) => {
+                (part.first_seq, part.next_seq) = (header.first_seq, header.first_seq);
+                (part.chain_in, part.chain_next) = (Some(header.chain_in), Some(header.chain_in));
+                part.range = Some(Range::empty(header.first_seq));
+                part.header = Some(header);
+                known = true;
+            }
+            Err(_) if is_last && self.live && reader.data_end(0)? == 0 => {}
+            Err(why) => part.problem(0, None, why.0),
+        }
+        let mut committer = Committer::new();
+        let mut seen = 0;
+        let mut retries = 0;
+        loop {
+            let (offset, why, torn) = match reader.step()? {
+                Step::Frame { offset, frame } => {
+                    if !known {
+                        (part.first_seq, part.next_seq) = (frame.header.first_seq, frame.header.first_seq);
+                        known = true;
+                    }
+                    let problems = part.findings.problems.len();
+                    part.frame(self, offset, &frame, &mut committer);
+                    let entries = u64::from(frame.header.count);
+                    let content_end = offset + frame.header.length() as u64;
+                    if is_last
+                        && part.findings.problems.len() > problems
+                        && reader.data_end(offset)? + 16 <= content_end
+                    {
+                        part.unfinished_payloads(self.live, problems);
+                    }
+                    let now = reader.offset();
+                    meter.add(now - seen, entries);
+                    seen = now;
+                    continue;
+                }
+                Step::Footer { offset, bytes } => {
+                    match Footer::decode(bytes, offset, &self.manifest.origin, &self.manifest.epoch_key) {
+                        Ok(footer) => {
+                            part.footer = Some((offset, footer));
+                            break;
+                        }
+                        Err(why) => (offset, why, false),
+                    }
+                }
+                Step::End { .. } if is_last => break,
+                Step::End { offset } => {
+                    let what = "sealed segment ends without a footer".to_owned();
+                    part.findings.add(true, Some(name(number)), Some(offset), None, what);
+                    break;
+                }
+                Step::Damaged { offset, why, torn } => (offset, why, torn),
+            };
+            if self.live && is_last && retries < 20 {
+                // The writer may be in the middle of this very frame.
+                retries += 1;
+                reader.refresh()?;
+                continue;
+            }
+            reader.seek(offset);
+            let goes_on = reader.find_next()?;
+            if is_last && !goes_on && (torn || self.live) {
+                let length = reader.data_end(offset)? - offset;
+                part.unfinished(self.live, offset, length);
+                break;
+            }
+            let next = if goes_on { Some(reader.offset()) } else { None };
+            part.damaged(self, &mut reader, offset, why)?;
+            match next {
+                Some(next) => reader.seek(next),
+                None => break,
+            }
+        }
+        meter.add(reader.length().saturating_sub(seen), 0);
+        Ok(part)
+    }
+}
+
+struct Meter<'a> {
+    progress: &'a (dyn Fn(Progress) + Sync),
+    bytes_total: u64,
+    bytes: AtomicU64,
+    entries: AtomicU64,
+}
+
+impl Meter<'_> {
+    fn add(&self, bytes: u64, entries: u64) {
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let entries = self.entries.fetch_add(entries, Ordering::Relaxed) + entries;
+        (self.progress)(Progress { bytes, bytes_total: self.bytes_total, entries });
+    }
+}
