@@ -1,0 +1,126 @@
+//! `verify`: judges a ledger and prints the verdict.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use gatebook_ledger::text::line;
+use gatebook_ledger::verify::{Options, Problem, Progress, Report, Verdict, verify};
+
+use super::{instant, open, read_key, read_small};
+
+/// Reads every byte and says whether anything was changed or is missing.
+///
+/// Exits 0 when verified under a pinned key and anchored by a checkpoint kept elsewhere, 1 when tampered with, 2 when
+/// something is missing, 3 when it cannot be read, 4 when nothing is wrong but no key is pinned or nothing anchors it.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The ledger's directory, or an export.
+    dir: PathBuf,
+    /// The pinned verifier key, or a file that holds it. Take it from a place that the ledger's machine cannot write.
+    #[arg(long, value_name = "VKEY|FILE")]
+    key: Option<String>,
+    /// A checkpoint that was kept outside the ledger's directory; may be given again.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// How many threads; as many as there are cores by default.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
+    let storage = open(&arguments.dir)?;
+    let key = arguments.key.as_deref().map(read_key).transpose()?;
+    let mut options = Options { key, checkpoints: Vec::new(), threads: arguments.threads };
+    for path in &arguments.checkpoint {
+        let bytes = read_small(path)?;
+        options.checkpoints.push((path.display().to_string(), bytes));
+    }
+    let started = std::time::Instant::now();
+    let shows = io::stderr().is_terminal();
+    let report = verify(&storage, &options, &|progress| {
+        if shows {
+            show_progress(progress);
+        }
+    })?;
+    if shows {
+        eprint!("\r\u{1b}[K");
+    }
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        print_report(&mut out, &report, started.elapsed().as_secs_f64())?;
+    }
+    Ok(report.verdict.exit_code())
+}
+
+fn show_progress(progress: Progress) {
+    let percent =
+        progress.bytes.saturating_mul(100).checked_div(progress.bytes_total).unwrap_or(100).min(100);
+    eprint!("\r{percent:3} %  {} entries", progress.entries);
+}
+
+fn print_report(out: &mut impl Write, report: &Report, seconds: f64) -> io::Result<()> {
+    let bad = report.problem_count > 0;
+    let Report { entries, segments, frames, sessions, sessions_open, .. } = report;
+    let mark = if bad { '✘' } else { '✔' };
+    writeln!(
+        out,
+        "{mark} {entries} entries in {frames} frames, {segments} segments, {sessions} sessions ({sessions_open} open)  {seconds:.1} s"
+    )?;
+    let key = report.key.as_deref().unwrap_or("unknown");
+    if report.key_pinned {
+        writeln!(out, "✔ log key   {key}   pinned by you")?;
+    } else {
+        writeln!(out, "– log key   {key}   not pinned")?;
+    }
+    match &report.anchor {
+        Some(anchor) => writeln!(
+            out,
+            "✔ anchored  {} at {}, signed {}; {} entries are newer than any anchor",
+            line(&anchor.source),
+            anchor.size,
+            instant(anchor.time_ns),
+            report.entries_after_anchor
+        )?,
+        None => writeln!(out, "– anchored  by nothing")?,
+    }
+    for problem in &report.problems {
+        writeln!(out, "✘ {}", line(&sentence(problem)))?;
+    }
+    if report.problem_count > report.problems.len() as u64 {
+        writeln!(out, "✘ and {} more", report.problem_count - report.problems.len() as u64)?;
+    }
+    for note in &report.notes {
+        writeln!(out, "– {}", line(note))?;
+    }
+    let verdict = match report.verdict {
+        Verdict::Verified => "verified and anchored",
+        Verdict::Tampered => "TAMPERED",
+        Verdict::Incomplete => "INCOMPLETE",
+        Verdict::Unanchored if report.key_pinned => "verified, but nothing anchors it",
+        Verdict::Unanchored => "nothing is wrong, but no key is pinned",
+    };
+    writeln!(out, "{verdict}")
+}
+
+fn sentence(problem: &Problem) -> String {
+    let mut text = String::new();
+    match (problem.entry, problem.entry_last) {
+        (Some(first), Some(last)) => text.push_str(&format!("entries {first} to {last}: ")),
+        (Some(entry), None) => text.push_str(&format!("entry {entry}: ")),
+        _ => {}
+    }
+    text.push_str(&problem.what);
+    match (&problem.file, problem.offset) {
+        (Some(file), Some(offset)) => text.push_str(&format!(" ({file}, offset {offset})")),
+        (Some(file), None) => text.push_str(&format!(" ({file})")),
+        _ => {}
+    }
+    text
+}
