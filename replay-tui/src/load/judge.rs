@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use gatebook_ledger::checkpoint::{NOTE_BYTES_MAX, Note, Vkey};
-use gatebook_ledger::hash::{Digest, node};
-use gatebook_ledger::merkle::{TILE_WIDTH, root_from_inclusion, root_of, tile_path};
+use gatebook_ledger::hash::Digest;
+use gatebook_ledger::merkle::{StoredTiles, proof};
 use gatebook_ledger::reader;
 use gatebook_ledger::storage::{self, Directory};
 use gatebook_ledger::verify::{self, Options, Progress, Report};
@@ -168,8 +168,9 @@ pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) ->
             counted(checkpoint.size, "entry", "entries")
         ));
     }
-    let path = Tiles { storage, size: checkpoint.size }.inclusion(seq).map_err(words)?;
-    let root = root_from_inclusion(seq, checkpoint.size, leaf, &path);
+    let tiles = StoredTiles::new(storage, checkpoint.size);
+    let path = proof::inclusion(&tiles, seq, checkpoint.size).map_err(words)?;
+    let root = proof::root_from_inclusion(seq, checkpoint.size, leaf, &path);
     let pinned = match &pins.key {
         None => "signed by the ledger's own keys; none is pinned",
         Some(key) if *key == manifest.vkey() => "signed by the key that you pinned",
@@ -186,63 +187,4 @@ pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) ->
     facts.push(("checkpoint".to_owned(), format!("{} · {}", grouped(checkpoint.size), checkpoint.origin)));
     facts.push(("signature".to_owned(), pinned.to_owned()));
     Ok(Proof { facts, holds: root == Some(checkpoint.root) })
-}
-
-/// The hash tiles of C2SP tlog-tiles for a tree of one size.
-struct Tiles<'a> {
-    storage: &'a Directory,
-    size: u64,
-}
-
-impl Tiles<'_> {
-    /// The inclusion proof of RFC 6962, section 2.1.1, from the leaf upwards.
-    fn inclusion(&self, seq: u64) -> io::Result<Vec<Digest>> {
-        let (mut begin, mut size) = (0, self.size);
-        let mut path = Vec::new();
-        while size > 1 {
-            let left = size.next_power_of_two() / 2;
-            if seq - begin < left {
-                path.push(self.root(begin + left, size - left)?);
-                size = left;
-            } else {
-                path.push(self.root(begin, left)?);
-                (begin, size) = (begin + left, size - left);
-            }
-        }
-        path.reverse();
-        Ok(path)
-    }
-
-    /// The root over `size` leaves from `begin`, which is a multiple of the next power of two.
-    fn root(&self, begin: u64, size: u64) -> io::Result<Digest> {
-        if size.is_power_of_two() {
-            return self.perfect(begin, size.trailing_zeros());
-        }
-        let left = size.next_power_of_two() / 2;
-        Ok(node(&self.root(begin, left)?, &self.root(begin + left, size - left)?))
-    }
-
-    /// The root of a perfect subtree: hashes of one tile, or one of its hashes.
-    fn perfect(&self, begin: u64, height: u32) -> io::Result<Digest> {
-        let level = height / 8;
-        let count = 1_usize << (height % 8);
-        let first = begin >> (8 * level);
-        let width = TILE_WIDTH as u64;
-        let index = first / width;
-        let hashes = (self.size >> (8 * level)) - index * width;
-        let stored = usize::try_from(hashes.min(width)).unwrap_or(TILE_WIDTH);
-        let name = tile_path(&level.to_string(), index, stored);
-        let bytes = storage::read(self.storage, &name, TILE_WIDTH * HASH_BYTES)?;
-        let at = usize::try_from(first % width).unwrap_or(TILE_WIDTH);
-        let digests: Vec<Digest> = bytes
-            .chunks_exact(HASH_BYTES)
-            .skip(at)
-            .take(count)
-            .filter_map(|hash| hash.try_into().ok().map(Digest))
-            .collect();
-        if digests.len() < count {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} is too short")));
-        }
-        Ok(root_of(&digests))
-    }
 }

@@ -1,9 +1,15 @@
 //! The tree of RFC 6962 over the entries, cut into the tiles of C2SP tlog-tiles.
 //!
 //! [`Tree`] is the writer's: it grows by leaves and gives tiles. [`Range`] is the verifier's: a part of the
-//! tree in a few hashes, which joins with its neighbour, so that parts can be hashed on all cores.
+//! tree in a few hashes, which joins with its neighbour, so that parts can be hashed on all cores. [`proof`]
+//! makes proofs from hashes that are stored, and judges those of others.
 
-use crate::hash::{Digest, empty_root, leaf, node};
+pub mod proof;
+mod stored;
+
+use crate::hash::{Digest, empty_root, node};
+
+pub use self::stored::StoredTiles;
 
 /// How many hashes a full tile holds.
 pub const TILE_WIDTH: usize = 256;
@@ -229,61 +235,10 @@ pub fn root_of(leaves: &[Digest]) -> Digest {
     range.root().unwrap_or_else(empty_root)
 }
 
-/// The inclusion proof (RFC 6962, section 2.1.1) of leaf `index` among these; empty where there is no such leaf.
-#[must_use]
-pub fn inclusion_proof(index: usize, leaves: &[Digest]) -> Vec<Digest> {
-    let mut proof = Vec::new();
-    let (mut index, mut part) = (index, leaves);
-    while index < part.len() && part.len() > 1 {
-        let split = part.len().next_power_of_two() / 2;
-        let (left, right) = part.split_at(split);
-        if index < split {
-            proof.push(root_of(right));
-            part = left;
-        } else {
-            proof.push(root_of(left));
-            (index, part) = (index - split, right);
-        }
-    }
-    proof.reverse();
-    proof
-}
-
-/// The root that an inclusion proof leads to (RFC 9162, section 2.1.3.2); none where its shape is wrong.
-#[must_use]
-pub fn root_from_inclusion(index: u64, size: u64, leaf: Digest, proof: &[Digest]) -> Option<Digest> {
-    if index >= size {
-        return None;
-    }
-    let (mut at, mut last, mut hash) = (index, size - 1, leaf);
-    for sibling in proof {
-        if last == 0 {
-            return None;
-        }
-        if at & 1 == 1 || at == last {
-            hash = node(sibling, &hash);
-            while at & 1 == 0 && at != 0 {
-                at >>= 1;
-                last >>= 1;
-            }
-        } else {
-            hash = node(&hash, sibling);
-        }
-        at >>= 1;
-        last >>= 1;
-    }
-    (last == 0).then_some(hash)
-}
-
-/// The leaf hash of an entry.
-#[must_use]
-pub fn leaf_of(entry: &[u8]) -> Digest {
-    leaf(entry)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::leaf;
 
     /// The leaves and roots that implementations of RFC 6962 test with.
     const LEAVES: [&[u8]; 8] = [
@@ -361,27 +316,5 @@ mod tests {
         let again = Tree::from_levels(tree.size(), tree.levels().to_vec()).unwrap();
         assert_eq!(again.root(), tree.root());
         assert!(Tree::from_levels(tree.size() + 1, tree.levels().to_vec()).is_none());
-    }
-
-    #[test]
-    fn an_inclusion_proof_leads_to_the_root_and_no_other_does() {
-        for size in 1..40 {
-            let all = leaves(size);
-            let root = root_of(&all);
-            for index in 0..size {
-                let proof = inclusion_proof(index, &all);
-                let lead = |index: usize, proof: &[Digest]| {
-                    root_from_inclusion(index as u64, size as u64, all[index.min(size - 1)], proof)
-                };
-                assert_eq!(lead(index, &proof), Some(root));
-                assert_ne!(lead(index + 1, &proof), Some(root));
-                let mut longer = proof.clone();
-                longer.push(Digest::ZERO);
-                assert_ne!(lead(index, &longer), Some(root));
-                if !proof.is_empty() {
-                    assert_ne!(lead(index, &proof[1..]), Some(root));
-                }
-            }
-        }
     }
 }
