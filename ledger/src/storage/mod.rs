@@ -9,7 +9,7 @@ mod memory;
 use std::io;
 
 pub use directory::Directory;
-pub use memory::{Crash, Memory};
+pub use memory::{Crash, Fault, Memory};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
