@@ -11,7 +11,7 @@ use sha2::Digest as _;
 
 use crate::entry::array;
 use crate::hash::Digest;
-use crate::signature::{BadOrigin, KeyError, Keys, Origin, PublicKey, Role, Signature};
+use crate::signature::{KeyError, Keys, Origin, PublicKey, Role, Signature};
 
 /// The largest note that is read.
 pub const NOTE_BYTES_MAX: usize = 64 * 1024;
@@ -93,20 +93,41 @@ impl Vkey {
     /// The four bytes that stand for it before a signature.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
-        let hash = sha2::Sha256::new()
-            .chain_update(self.name.as_str())
-            .chain_update([b'\n', ED25519])
-            .chain_update(self.key.bytes())
-            .finalize();
-        array(&hash[..4])
+        key_id(&self.name, ED25519, &self.key)
     }
+}
+
+/// A key's id (C2SP signed-note): it tells one signer's lines from those of others, and proves nothing.
+pub(crate) fn key_id(name: &Origin, algorithm: u8, key: &PublicKey) -> [u8; 4] {
+    let hash = sha2::Sha256::new()
+        .chain_update(name.as_str())
+        .chain_update([b'\n', algorithm])
+        .chain_update(key.bytes())
+        .finalize();
+    array(&hash[..4])
+}
+
+/// The text of a verifier key: `name+id+key`.
+pub(crate) fn vkey_text(name: &Origin, algorithm: u8, key: &PublicKey) -> String {
+    let mut typed = [algorithm; 33];
+    typed[1..].copy_from_slice(&key.bytes());
+    let id = u32::from_be_bytes(key_id(name, algorithm, key));
+    format!("{name}+{id:08x}+{}", STANDARD.encode(typed))
+}
+
+/// Reads a verifier key of one algorithm.
+pub(crate) fn parse_vkey(text: &str, algorithm: u8) -> Option<(Origin, PublicKey)> {
+    let (name, rest) = text.split_once('+')?;
+    let (_, encoded) = rest.split_once('+')?;
+    let typed: [u8; 33] = STANDARD.decode(encoded).ok()?.try_into().ok()?;
+    let (name, key) = (Origin::new(name).ok()?, PublicKey::new(&array(&typed[1..]))?);
+    // One spelling, and an id that is the key's.
+    (vkey_text(&name, algorithm, &key) == text).then_some((name, key))
 }
 
 impl fmt::Display for Vkey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut typed = [ED25519; 33];
-        typed[1..].copy_from_slice(&self.key.bytes());
-        write!(f, "{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id()), STANDARD.encode(typed))
+        f.write_str(&vkey_text(&self.name, ED25519, &self.key))
     }
 }
 
@@ -114,15 +135,8 @@ impl FromStr for Vkey {
     type Err = BadVkey;
 
     fn from_str(text: &str) -> Result<Vkey, BadVkey> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(encoded)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(BadVkey);
-        };
-        let typed: [u8; 33] = STANDARD.decode(encoded).ok().and_then(|b| b.try_into().ok()).ok_or(BadVkey)?;
-        let key = PublicKey::new(&array(&typed[1..])).ok_or(BadVkey)?;
-        let vkey = Vkey { name: Origin::new(name).map_err(|BadOrigin| BadVkey)?, key };
-        let ours = format!("{:08x}", u32::from_be_bytes(vkey.id()));
-        if typed[0] == ED25519 && id == ours { Ok(vkey) } else { Err(BadVkey) }
+        let (name, key) = parse_vkey(text, ED25519).ok_or(BadVkey)?;
+        Ok(Vkey { name, key })
     }
 }
 
@@ -192,22 +206,33 @@ impl Note {
             return Err(BadNote("it is of another ledger"));
         }
         for key in keys {
-            let signed = self.lines.iter().any(|(name, id, signature)| {
-                name == key.name.as_str()
-                    && *id == key.id()
-                    && <Signature>::try_from(signature.as_slice())
-                        .is_ok_and(|signature| key.key.verifies(self.text.as_bytes(), &signature))
-            });
-            if !signed {
+            if !self.is_signed_by(key) {
                 return Err(BadNote("a signature that it needs is missing or false"));
             }
         }
         Ok(&self.checkpoint)
     }
 
-    /// The keys' names and ids among its signatures, for those that verify nothing here.
-    pub fn signers(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().map(|(name, _, _)| name.as_str())
+    /// Whether this key signed it.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &Vkey) -> bool {
+        self.lines.iter().any(|(name, id, signature)| {
+            name == key.name.as_str()
+                && *id == key.id()
+                && <Signature>::try_from(signature.as_slice())
+                    .is_ok_and(|signature| key.key.verifies(self.text.as_bytes(), &signature))
+        })
+    }
+
+    /// The text that is signed, up to the line end before the empty line.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Its signature lines: name, key id, and what follows the id.
+    pub fn signatures(&self) -> impl Iterator<Item = (&str, [u8; 4], &[u8])> {
+        self.lines.iter().map(|(name, id, signature)| (name.as_str(), *id, signature.as_slice()))
     }
 }
 

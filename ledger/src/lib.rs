@@ -26,6 +26,7 @@ pub mod state;
 pub mod storage;
 pub mod text;
 pub mod verify;
+pub mod witness;
 pub mod writer;
 
 pub use entry::Kind;
