@@ -12,7 +12,7 @@ mod cli;
 /// Usage, or unreadable.
 const UNREADABLE: u8 = 3;
 
-/// Verifies, shows and exports a Gatebook ledger.
+/// Verifies, shows, exports and witnesses Gatebook ledgers.
 #[derive(Parser)]
 #[command(name = "gatebook-ledger", version, arg_required_else_help = true)]
 struct Arguments {
@@ -26,6 +26,7 @@ enum Verb {
     Show(cli::show::Arguments),
     Export(cli::export::Arguments),
     Key(cli::key::Arguments),
+    Witness(cli::witness::Arguments),
 }
 
 impl Verb {
@@ -35,6 +36,7 @@ impl Verb {
             Verb::Show(arguments) => cli::show::run(&arguments),
             Verb::Export(arguments) => cli::export::run(&arguments),
             Verb::Key(arguments) => cli::key::run(&arguments),
+            Verb::Witness(arguments) => cli::witness::run(&arguments),
         }
     }
 }

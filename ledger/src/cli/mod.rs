@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub(crate) mod key;
 pub(crate) mod show;
 pub(crate) mod verify;
+pub(crate) mod witness;
 
 /// Opens a directory that holds a ledger or an export.
 pub(crate) fn open(dir: &Path) -> io::Result<Directory> {
@@ -32,14 +33,13 @@ pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A verifier key, given as itself or as the name of a file.
-pub(crate) fn read_key(given: &str) -> io::Result<Vkey> {
-    let bad = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("--key: {error}"));
+/// A verifier key of a log, given to `option` as itself or as the name of a file.
+pub(crate) fn read_key(option: &str, given: &str) -> io::Result<Vkey> {
     if let Ok(key) = given.parse() {
         return Ok(key);
     }
-    let bytes = read_small(Path::new(given))?;
-    String::from_utf8_lossy(&bytes).trim().parse().map_err(bad)
+    let bad = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {error}"));
+    String::from_utf8_lossy(&read_small(Path::new(given))?).trim().parse().map_err(bad)
 }
 
 /// A time for people: RFC 3339, UTC.

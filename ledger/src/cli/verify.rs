@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     let storage = open(&arguments.dir)?;
-    let key = arguments.key.as_deref().map(read_key).transpose()?;
+    let key = arguments.key.as_deref().map(|key| read_key("--key", key)).transpose()?;
     let mut options = Options { key, checkpoints: Vec::new(), threads: arguments.threads };
     for path in &arguments.checkpoint {
         let bytes = read_small(path)?;

@@ -106,9 +106,8 @@ pub struct Witness {
     key: CosignerKey,
     cosigner: Cosigner,
     logs: HashMap<String, Vec<Vkey>>,
-    /// Held from reading what is remembered until the new checkpoint is.
-    step: Mutex<()>,
-    _lock: Box<dyn Send>,
+    /// The place's own lock; this one is held from reading what is remembered until the new checkpoint is.
+    step: Mutex<Box<dyn Send>>,
 }
 
 impl Witness {
@@ -124,7 +123,7 @@ impl Witness {
         for log in logs {
             known.entry(log.name().to_string()).or_default().push(log);
         }
-        let witness = Witness { storage, key, cosigner, logs: known, step: Mutex::new(()), _lock: lock };
+        let witness = Witness { storage, key, cosigner, logs: known, step: Mutex::new(lock) };
         for origin in witness.logs.keys() {
             witness.remembered(origin)?;
         }
