@@ -12,6 +12,7 @@ const FRAME: &str = "gatebook-ledger/v1 frame";
 const LINK: &str = "gatebook-ledger/v1 link";
 const GENESIS: &str = "gatebook-ledger/v1 genesis";
 const PAYLOAD: &str = "gatebook-ledger/v1 payload";
+const TERM: &str = "gatebook-ledger/v1 index term";
 
 /// Thirty-two bytes that stand for others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -89,6 +90,14 @@ pub fn link(chain_out: &Digest, signature: &[u8; 64]) -> Digest {
     both[..32].copy_from_slice(&chain_out.0);
     both[32..].copy_from_slice(signature);
     Digest(blake3::derive_key(LINK, &both))
+}
+
+/// What stands in the index for a word of an entry, so that no name is kept there. No part of the format.
+#[must_use]
+pub fn term(field: u8, text: &str) -> Digest {
+    Digest(
+        *blake3::Hasher::new_derive_key(TERM).update(&[field]).update(text.as_bytes()).finalize().as_bytes(),
+    )
 }
 
 /// Plain BLAKE3, for bytes that an event or a recovery names.

@@ -24,8 +24,10 @@ struct Arguments {
 enum Verb {
     Verify(cli::verify::Arguments),
     Show(cli::show::Arguments),
+    Find(cli::find::Arguments),
     Export(cli::export::Arguments),
     Key(cli::key::Arguments),
+    RebuildIndex(cli::rebuild_index::Arguments),
     Witness(cli::witness::Arguments),
 }
 
@@ -34,8 +36,10 @@ impl Verb {
         match self {
             Verb::Verify(arguments) => cli::verify::run(&arguments),
             Verb::Show(arguments) => cli::show::run(&arguments),
+            Verb::Find(arguments) => cli::find::run(&arguments),
             Verb::Export(arguments) => cli::export::run(&arguments),
             Verb::Key(arguments) => cli::key::run(&arguments),
+            Verb::RebuildIndex(arguments) => cli::rebuild_index::run(&arguments),
             Verb::Witness(arguments) => cli::witness::run(&arguments),
         }
     }

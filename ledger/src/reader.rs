@@ -114,7 +114,8 @@ pub fn visit(
     Ok(())
 }
 
-fn visit_frame(
+/// Visits the entries of one frame.
+pub(crate) fn visit_frame(
     place: Place,
     frame: &Frame<'_>,
     committer: &mut Committer,

@@ -9,7 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub(crate) mod export;
+pub(crate) mod find;
 pub(crate) mod key;
+pub(crate) mod rebuild_index;
 pub(crate) mod show;
 pub(crate) mod verify;
 pub(crate) mod witness;

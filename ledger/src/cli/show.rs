@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gatebook_ledger::entry::Entry;
-use gatebook_ledger::reader::{self, Item, Place};
+use gatebook_ledger::event;
+use gatebook_ledger::index::{Query, find};
+use gatebook_ledger::reader::{Item, Place};
 use gatebook_ledger::text::line;
-use gatebook_ledger::{Storage, event};
 use serde_json::{Value, json};
 
+use super::find::index_of;
 use super::{instant, open};
 
 /// Shows the entries, or those of one session with their payloads.
@@ -26,17 +28,36 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
-    let (session, as_json) = (arguments.session, arguments.json);
-    let storage = open(&arguments.dir)?;
+    let query = Query { session: arguments.session, ..Query::default() };
+    let shown = show(&arguments.dir, &query, arguments.json)?;
+    match arguments.session {
+        Some(session) if shown.entries == 0 => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no session {session} in this ledger"),
+        )),
+        _ => Ok(u8::from(shown.broken)),
+    }
+}
+
+/// What was shown.
+pub(crate) struct Shown {
+    /// How many entries.
+    pub(crate) entries: u64,
+    /// Whether something could not be read.
+    pub(crate) broken: bool,
+}
+
+/// Shows the entries that fit, one a line.
+pub(crate) fn show(dir: &Path, query: &Query, as_json: bool) -> io::Result<Shown> {
+    let storage = open(dir)?;
+    // An index that is no help to a question about everything is not opened for one.
+    let index = if *query == Query::default() { None } else { index_of(dir, &storage) };
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let (mut failed, mut broken, mut found) = (None, false, session.is_none());
-    reader::visit(&storage as &dyn Storage, None, |item| {
-        let shown = match item {
-            Item::Entry { entry, .. } if session.is_some_and(|session| session != entry.header.session) => {
-                Ok(())
-            }
+    let (mut failed, mut shown) = (None, Shown { entries: 0, broken: false });
+    let distrusted = find(&storage, index.as_ref(), event::words, query, |item| {
+        let told = match item {
             Item::Entry { place, entry, payload } => {
-                found = true;
+                shown.entries += 1;
                 if as_json {
                     show_json(&mut out, place, &entry, payload)
                 } else {
@@ -44,20 +65,17 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
                 }
             }
             Item::Broken { place, why, unfinished } => {
-                broken |= !unfinished;
+                shown.broken |= !unfinished;
                 let (segment, offset) = (place.segment, place.offset);
                 if as_json {
-                    writeln!(
-                        out,
-                        "{}",
-                        json!({"broken": why.0, "segment": segment, "offset": offset, "unfinished": unfinished})
-                    )
+                    let broken = json!({"broken": why.0, "segment": segment, "offset": offset, "unfinished": unfinished});
+                    writeln!(out, "{broken}")
                 } else {
                     writeln!(out, "✘ segment {segment:08}, offset {offset}: {why}")
                 }
             }
         };
-        match shown {
+        match told {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -69,14 +87,11 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
         return Err(error);
     }
     out.flush()?;
-    if !found {
-        let session = session.unwrap_or_default();
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no session {session} in this ledger"),
-        ));
+    if let Some(why) = distrusted {
+        let why = line(&why);
+        eprintln!("gatebook-ledger: {why}, so everything was read; `gatebook-ledger rebuild-index` mends it");
     }
-    Ok(u8::from(broken))
+    Ok(shown)
 }
 
 fn show_line(out: &mut impl Write, entry: &Entry<'_>, payload: Option<&[u8]>) -> io::Result<()> {

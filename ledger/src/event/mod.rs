@@ -7,6 +7,7 @@
 //! What a newcomer gets wrong: the log layer knows none of this. It knows the numbers of a session's opening and close, no more.
 
 mod describe;
+mod words;
 
 use std::borrow::Cow;
 
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 pub use describe::describe;
+pub use words::words;
 
 use crate::entry::Kind;
 
@@ -65,6 +67,12 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         REVOCATION => "revocation",
         _ => return None,
     })
+}
+
+/// The kind of a name that [`kind_name`] gives.
+#[must_use]
+pub fn kind_named(name: &str) -> Option<Kind> {
+    (0..=u16::MAX).map(Kind).find(|kind| kind_name(*kind) == Some(name))
 }
 
 /// The public part of an event of one kind.
