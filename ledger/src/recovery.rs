@@ -15,13 +15,11 @@ use crate::error::OpenError;
 use crate::hash::{Committer, Digest, leaf, plain};
 use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::merkle::Tree;
-use crate::segment::{
-    self, BLOCK, Footer, Frame, SegmentHeader, SegmentReader, Step, all_zero, footer_of, number_of,
-};
+use crate::segment::{self, BLOCK, Footer, Frame, SegmentHeader, SegmentReader, Step, footer_of, number_of};
 use crate::session::Sessions;
 use crate::signature::{Keys, Role};
-use crate::state::{self, Signed, StateFile};
-use crate::storage::{Mode, Storage, read};
+use crate::state::{self, StateFile};
+use crate::storage::{File, Mode, Storage, read};
 use crate::writer::{CHECKPOINT, Position, Tail};
 
 /// The most that recovery keeps of what it cuts; a crash leaves less.
@@ -64,6 +62,16 @@ pub(crate) struct Found {
     pub(crate) state: StateFile,
     pub(crate) published: u64,
     pub(crate) recovery: Recovery,
+    /// What was cut, now or by a recovery that crashed, and is not recorded.
+    pub(crate) unrecorded: Vec<Cut>,
+}
+
+impl Cut {
+    fn new(segment: u64, offset: u64, bytes: &[u8]) -> Cut {
+        let blake3 = plain(bytes);
+        let quarantine = format!("quarantine/{segment:08}-{offset}-{}", &blake3.to_string()[..16]);
+        Cut { segment, offset, bytes: bytes.len() as u64, blake3, quarantine }
+    }
 }
 
 /// Removes what a creation that never finished left behind: a first segment without a frame, and a state.
@@ -90,7 +98,9 @@ pub(crate) fn recover(storage: &dyn Storage, keys: &dyn Keys) -> Result<Found, O
             return Err(OpenError::OtherKey(role.name()));
         }
     }
-    let signed = read_state(storage)?;
+    confirm(storage)?;
+    let mut state = StateFile::open(storage)?;
+    let signed = state.newest();
     let published = published(storage, &manifest)?;
     let numbers = segment_numbers(storage)?;
     let mut walk = Walk::start(storage, &manifest, &numbers, published)?;
@@ -98,19 +108,50 @@ pub(crate) fn recover(storage: &dyn Storage, keys: &dyn Keys) -> Result<Found, O
     let (tail, cut) = walk.run(&numbers, signed.size.max(published))?;
     let position = walk.position;
     // Nothing was changed up to here. Now the state is mended and the torn end cut.
-    let state = StateFile::open(storage)?;
+    state.mend()?;
     let tail = tail.settle(storage, &manifest, cut.as_ref(), &position)?;
+    let unrecorded = unrecorded(storage, &tail)?;
     let recovery = Recovery {
         cut: cut.map(|(cut, _)| cut),
         open_sessions: position.sessions.open_numbers(),
         entries: position.next_seq,
     };
-    Ok(Found { manifest, position, tail, state, published, recovery })
+    Ok(Found { manifest, position, tail, state, published, recovery, unrecorded })
 }
 
-fn read_state(storage: &dyn Storage) -> Result<Signed, OpenError> {
-    let file = storage.open(state::NAME, Mode::Read)?;
-    Ok(state::read(file.as_ref())?.newest)
+/// Makes what is here durable before any of it is believed: its writer may have died before its last sync, or
+/// gone on behind one that failed. Then the system shows what the disk does not have, and going on behind it
+/// would lose what is acknowledged from now on. A read-only segment was synced before it was made so.
+fn confirm(storage: &dyn Storage) -> Result<(), OpenError> {
+    storage.sync_folder("")?;
+    storage.sync_folder("segments")?;
+    let Some(last) = segment_numbers(storage)?.pop() else { return Ok(()) };
+    match storage.open(&segment::name(last), Mode::Write) {
+        Ok(mut file) => Ok(file.confirm()?),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was cut here and is not recorded yet: now, or by a recovery that crashed before it could say so. Its
+/// entries would stand where the ledger now ends, so every piece that was cut here is one.
+fn unrecorded(storage: &dyn Storage, tail: &Tail) -> Result<Vec<Cut>, OpenError> {
+    let mut cuts = Vec::new();
+    for name in storage.list("quarantine")? {
+        let mut parts = name.splitn(3, '-');
+        let mut number = || parts.next().and_then(|digits| digits.parse::<u64>().ok());
+        let (Some(segment), Some(offset)) = (number(), number()) else { continue };
+        if (segment, offset) != (tail.segment, tail.offset) {
+            continue;
+        }
+        let quarantine = format!("quarantine/{name}");
+        let bytes = read(storage, &quarantine, usize::try_from(CUT_BYTES_MAX).unwrap_or(usize::MAX))?;
+        let cut = Cut::new(segment, offset, &bytes);
+        if cut.quarantine == quarantine {
+            cuts.push(cut);
+        }
+    }
+    Ok(cuts)
 }
 
 /// The size of the published checkpoint: the tiles before it are all there.
@@ -151,8 +192,8 @@ struct End {
     segment: u64,
     offset: u64,
     frames: u64,
-    /// Whether the segment's header must be written, because a crash came before it.
-    headless: bool,
+    /// The segment's header, where a crash came before it.
+    header: Option<SegmentHeader>,
     /// Whether the segment is sealed, so that a new one must follow.
     sealed: bool,
 }
@@ -217,24 +258,14 @@ impl<'a> Walk<'a> {
         let mut reader = SegmentReader::new(self.storage.open(&segment::name(number), Mode::Read)?)?;
         let damaged = |offset, why| OpenError::Damaged { segment: number, offset, why };
         let expected = self.header(number);
-        let mut end =
-            End { segment: number, offset: BLOCK as u64, frames: 0, headless: false, sealed: false };
+        let mut end = End { segment: number, offset: BLOCK as u64, frames: 0, header: None, sealed: false };
         match reader.header()? {
             Ok(header) if header == expected => {}
             Ok(_) => return Err(damaged(0, Malformed("segment header contradicts what is before it"))),
-            Err(why) => {
-                // A new segment's header is written together with its first frame, so a torn one has no
-                // valid frame behind it either.
-                let mut whole = Vec::new();
-                expected.encode(&mut whole);
-                let block = reader.view(0, BLOCK)?;
-                if !last || !is_torn_prefix(block, &whole) {
-                    return Err(damaged(0, why));
-                }
-                end.headless = true;
-                end.offset = 0;
-                return Ok(end);
-            }
+            // A new segment's header is written together with its first frames, and a crash may have taken it and
+            // left them, or the other way round. It says nothing that is not known.
+            Err(_) if last => end.header = Some(expected),
+            Err(why) => return Err(damaged(0, why)),
         }
         loop {
             match reader.step()? {
@@ -354,16 +385,7 @@ impl<'a> Walk<'a> {
         }
         let length = usize::try_from(data_end - end.offset).unwrap_or(usize::MAX);
         let bytes = reader.view(end.offset, length)?.to_vec();
-        let quarantine =
-            format!("quarantine/{:08}-{}-{}", end.segment, end.offset, &plain(&bytes).to_string()[..16]);
-        let cut = Cut {
-            segment: end.segment,
-            offset: end.offset,
-            bytes: bytes.len() as u64,
-            blake3: plain(&bytes),
-            quarantine,
-        };
-        Ok(Some((cut, bytes)))
+        Ok(Some((Cut::new(end.segment, end.offset, &bytes), bytes)))
     }
 
     /// Whether anything behind this place was signed after what stands here was durable: then no crash tore it.
@@ -396,12 +418,6 @@ impl<'a> Walk<'a> {
 /// The one failure of a signed frame that a crash explains.
 const TORN_PAYLOAD: &str = "payload is not the one that its entry commits to";
 
-/// Whether a block is the beginning of what should be there, then zeros.
-fn is_torn_prefix(block: &[u8], whole: &[u8]) -> bool {
-    let same = block.iter().zip(whole).take_while(|(a, b)| a == b).count();
-    all_zero(&block[same..])
-}
-
 fn after(footer: Footer) -> Option<Position> {
     let tree = Tree::from_levels(footer.next_seq, footer.levels)?;
     (tree.root() == footer.root).then_some(Position {
@@ -424,27 +440,34 @@ impl End {
         if let Some((cut, bytes)) = cut {
             storage.replace(&cut.quarantine, bytes)?;
         }
-        let (number, mode) =
-            if self.sealed { (self.segment + 1, Mode::Create) } else { (self.segment, Mode::Write) };
+        let own = segment::name(self.segment);
+        if let Some(header) = self.header {
+            let mut file = storage.open(&own, Mode::Write)?;
+            write_header(file.as_mut(), &header)?;
+        }
         if self.sealed {
-            storage.make_read_only(&segment::name(self.segment))?;
-        }
-        let mut file = storage.open(&segment::name(number), mode)?;
-        let mut offset = self.offset;
-        if self.sealed || self.headless {
-            let mut header = Vec::new();
+            storage.make_read_only(&own)?;
+            let (number, offset) = (self.segment + 1, BLOCK as u64);
+            let mut file = storage.open(&segment::name(number), Mode::Create)?;
             let (first_seq, chain_in) = (position.next_seq, position.chain);
-            SegmentHeader { number, first_seq, chain_in, genesis: manifest.genesis() }.encode(&mut header);
-            file.set_length(0)?;
-            file.write_at(0, &header)?;
-            offset = BLOCK as u64;
-        } else {
-            // Also where nothing is cut: what was filled ahead is given back, and filled again when needed.
-            file.set_length(offset)?;
+            write_header(
+                file.as_mut(),
+                &SegmentHeader { number, first_seq, chain_in, genesis: manifest.genesis() },
+            )?;
+            storage.sync_folder("segments")?;
+            return Ok(Tail { segment: number, file, offset, frames: 0 });
         }
+        let mut file = storage.open(&own, Mode::Write)?;
+        // Also where nothing is cut: what was filled ahead is given back, and filled again when needed.
+        file.set_length(self.offset)?;
         file.sync()?;
-        storage.sync_folder("segments")?;
-        let frames = if self.sealed { 0 } else { self.frames };
-        Ok(Tail { segment: number, file, offset, frames })
+        Ok(Tail { segment: self.segment, file, offset: self.offset, frames: self.frames })
     }
+}
+
+fn write_header(file: &mut dyn File, header: &SegmentHeader) -> io::Result<()> {
+    let mut block = Vec::new();
+    header.encode(&mut block);
+    file.write_at(0, &block)?;
+    file.sync()
 }

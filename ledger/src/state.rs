@@ -80,27 +80,28 @@ pub struct Slots {
 /// Reads both slots.
 ///
 /// # Errors
-/// Of the storage; [`io::ErrorKind::InvalidData`] where neither slot is whole and one is not empty.
+/// Of the storage; [`io::ErrorKind::InvalidData`] where no slot is whole or empty.
 pub fn read(file: &dyn File) -> io::Result<Slots> {
     let mut bytes = vec![0; 2 * BLOCK];
     let length = read_full(file, 0, &mut bytes)?;
     let mut newest = None;
     let mut damaged = length != 2 * BLOCK || file.length()? != 2 * BLOCK as u64;
+    let mut empty = false;
     for slot in bytes.chunks_exact(BLOCK) {
         match Signed::decode(slot) {
             Some(signed) if newest.is_none_or(|newest: Signed| signed.generation > newest.generation) => {
                 newest = Some(signed);
             }
             Some(_) => {}
-            None => damaged |= !all_zero(slot),
+            None if all_zero(slot) => empty = true,
+            None => damaged = true,
         }
     }
     match newest {
         Some(newest) => Ok(Slots { newest, damaged }),
-        None if damaged => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "neither slot of the state file is whole"))
-        }
-        None => Ok(Slots { newest: Signed::default(), damaged }),
+        // The very first write may be the one that a crash left half-done.
+        None if empty => Ok(Slots { newest: Signed::default(), damaged }),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "neither slot of the state file is whole")),
     }
 }
 
@@ -108,6 +109,7 @@ pub fn read(file: &dyn File) -> io::Result<Slots> {
 pub(crate) struct StateFile {
     file: Box<dyn File>,
     newest: Signed,
+    damaged: bool,
 }
 
 impl StateFile {
@@ -117,20 +119,25 @@ impl StateFile {
         file.write_at(0, &[0; 2 * BLOCK])?;
         file.sync()?;
         storage.sync_folder("")?;
-        Ok(StateFile { file, newest: Signed::default() })
+        Ok(StateFile { file, newest: Signed::default(), damaged: false })
     }
 
-    /// Opens it, and mends a slot that a crash left half-written.
+    /// Opens it, and reads it as the disk has it.
     pub(crate) fn open(storage: &dyn Storage) -> io::Result<StateFile> {
         let mut file = storage.open(NAME, Mode::Write)?;
+        file.confirm()?;
         let Slots { newest, damaged } = read(file.as_ref())?;
-        if damaged {
-            let other = offset(newest.generation + 1);
-            file.set_length(2 * BLOCK as u64)?;
-            file.write_at(other, &[0; BLOCK])?;
-            file.sync()?;
+        Ok(StateFile { file, newest, damaged })
+    }
+
+    /// Mends a slot that a crash left half-written.
+    pub(crate) fn mend(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.damaged) {
+            self.file.set_length(2 * BLOCK as u64)?;
+            self.file.write_at(offset(self.newest.generation + 1), &[0; BLOCK])?;
+            self.file.sync()?;
         }
-        Ok(StateFile { file, newest })
+        Ok(())
     }
 
     /// What was signed last.

@@ -16,7 +16,7 @@ use crate::error::{OpenError, StageError, WriteError};
 use crate::hash::{Committer, Digest, SALT_BYTES, leaf};
 use crate::manifest::{self, Manifest};
 use crate::merkle::{TILE_WIDTH, Tile, Tree, tile_path};
-use crate::recovery::{self, Recovery};
+use crate::recovery::{self, Cut, Recovery};
 use crate::segment::{self, Ahead, BLOCK, Footer, FrameBuilder, PAYLOAD_BYTES_MAX, SegmentHeader};
 use crate::session::Sessions;
 use crate::signature::{KeyError, Keys, Origin};
@@ -218,7 +218,7 @@ impl Writer {
         now_ns: u64,
     ) -> Result<(Writer, Recovery), OpenError> {
         let found = recovery::recover(storage.as_ref(), keys.as_ref())?;
-        let recovery::Found { manifest, position, tail, state, published, recovery } = found;
+        let recovery::Found { manifest, position, tail, state, published, recovery, unrecorded } = found;
         let mut writer = Writer {
             keys,
             salts,
@@ -244,7 +244,7 @@ impl Writer {
             state,
             _lock: lock,
         };
-        writer.record_opening(&recovery, now_ns).map_err(|error| match error {
+        writer.record_opening(&unrecorded, now_ns).map_err(|error| match error {
             WriteError::Storage(error) => OpenError::Storage(error),
             WriteError::Key(error) => OpenError::Key(error),
             other => OpenError::Storage(io::Error::other(other)),
@@ -253,13 +253,13 @@ impl Writer {
     }
 
     /// The log layer's own entries: that the ledger was opened, what recovery cut.
-    fn record_opening(&mut self, recovery: &Recovery, now_ns: u64) -> Result<(), WriteError> {
+    fn record_opening(&mut self, cuts: &[Cut], now_ns: u64) -> Result<(), WriteError> {
         if self.position.next_seq == 0 {
             let body =
                 format!(r#"{{"format":{},"genesis":"{}"}}"#, manifest::FORMAT, self.manifest.genesis());
             self.stage_own(Kind::LEDGER_OPENED, now_ns, &body)?;
         }
-        if let Some(cut) = &recovery.cut {
+        for cut in cuts {
             let body = format!(
                 r#"{{"blake3":"{}","bytes":{},"offset":{},"segment":{}}}"#,
                 cut.blake3, cut.bytes, cut.offset, cut.segment
@@ -511,7 +511,7 @@ impl Writer {
     /// # Errors
     /// [`WriteError`]; then the writer is poisoned.
     pub fn publish(&mut self, now_ns: u64) -> Result<Option<Publication>, WriteError> {
-        if self.position.next_seq == self.published {
+        if self.position.next_seq == self.published && !self.poisoned {
             return Ok(None);
         }
         self.guarded(|writer| writer.publish_all(now_ns)).map(Some)

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 use super::{File, Mode, Storage};
 
@@ -174,6 +174,12 @@ impl File for OnDisk {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data().map_err(|error| at(&self.path, "cannot sync", error))
+    }
+
+    fn confirm(&mut self) -> io::Result<()> {
+        self.sync()?;
+        fadvise(&self.file, 0, None, Advice::DontNeed)
+            .map_err(|error| at(&self.path, "cannot read anew", error.into()))
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -90,6 +90,13 @@ pub trait File: Send {
     /// Of the system; then the file's content is unknown.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// Makes durable what an earlier process wrote, and forgets what the system remembers of the file, so that it
+    /// reads as the disk has it. After a sync that failed a system may go on showing what it never wrote.
+    ///
+    /// # Errors
+    /// Of the system; then the file's content is unknown.
+    fn confirm(&mut self) -> io::Result<()>;
+
     /// How long it is.
     ///
     /// # Errors

@@ -64,6 +64,11 @@ impl Content {
         self.pending.clear();
     }
 
+    /// Shows what is durable from now on. Nothing may be pending.
+    pub(super) fn forget(&mut self) {
+        self.bytes = self.durable.clone();
+    }
+
     pub(super) fn unsynced_bytes(&self) -> u64 {
         let bytes = |change: &Change| match change {
             Change::Write(_, bytes) => bytes.len() as u64,

@@ -5,7 +5,7 @@
 //! hold after the power failed. A process that dies loses nothing: drop its writer and go on with the same place.
 //!
 //! What a newcomer gets wrong: after a failed sync ([`Memory::fault_once`]) a reader still sees what was written,
-//! and no later sync brings it to the disk, for the system takes those pages for clean.
+//! and no later sync brings it to the disk, for the system takes those pages for clean. [`File::confirm`] tells.
 
 mod content;
 
@@ -451,6 +451,12 @@ impl File for InMemory {
                 return Err(fault.error());
             }
         }
+        Ok(())
+    }
+
+    fn confirm(&mut self) -> io::Result<()> {
+        self.sync()?;
+        self.memory.shared.disk.lock().files[self.file].forget();
         Ok(())
     }
 
