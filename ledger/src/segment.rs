@@ -554,6 +554,7 @@ pub struct SegmentReader {
     offset: u64,
     buffer: Vec<u8>,
     buffer_at: u64,
+    read_ahead: usize,
 }
 
 /// What stands at a place in a segment.
@@ -596,7 +597,21 @@ impl SegmentReader {
     /// Of the storage.
     pub fn new(file: Box<dyn File>) -> io::Result<SegmentReader> {
         let length = file.length()?;
-        Ok(SegmentReader { file, length, offset: BLOCK as u64, buffer: Vec::new(), buffer_at: 0 })
+        Ok(SegmentReader {
+            file,
+            length,
+            offset: BLOCK as u64,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            read_ahead: READ_AHEAD,
+        })
+    }
+
+    /// Reads so many bytes at a time: many for one who reads everything, few for one who jumps.
+    #[must_use]
+    pub fn with_read_ahead(mut self, bytes: usize) -> SegmentReader {
+        self.read_ahead = bytes;
+        self
     }
 
     /// The segment's header.
@@ -726,7 +741,7 @@ impl SegmentReader {
         let have = self.buffer_at + self.buffer.len() as u64;
         if offset < self.buffer_at || offset + length as u64 > have {
             let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
-            self.buffer.resize(length.max(READ_AHEAD.min(left)), 0);
+            self.buffer.resize(length.max(self.read_ahead.min(left)), 0);
             self.buffer_at = offset;
             let read = read_full(self.file.as_ref(), offset, &mut self.buffer)?;
             self.buffer.truncate(read);

@@ -376,7 +376,8 @@ impl<'a> Segments<'a> {
     ) -> io::Result<ControlFlow<()>> {
         if self.open.as_ref().is_none_or(|(number, _)| *number != stretch.segment) {
             let file = self.ledger.open(&name(stretch.segment), Mode::Read)?;
-            self.open = Some((stretch.segment, SegmentReader::new(file)?));
+            self.open =
+                Some((stretch.segment, SegmentReader::new(file)?.with_read_ahead(super::STRETCH_BYTES)));
         }
         let Some((_, reader)) = &mut self.open else { return Ok(ControlFlow::Continue(())) };
         let Place { segment, offset } = stretch.place();

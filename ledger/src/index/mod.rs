@@ -36,7 +36,7 @@ pub use store::{Row, Sled, Store};
 pub const NAME: &str = "index";
 
 /// A stretch ends before it grows beyond this, unless one frame is longer.
-const STRETCH_BYTES: u64 = 64 * 1024;
+const STRETCH_BYTES: usize = 64 * 1024;
 /// So many rows go into one batch.
 const BATCH_ROWS: usize = 4096;
 
@@ -270,7 +270,7 @@ impl Draft {
 
     fn take(&mut self, place: Place, frame: &Frame<'_>) {
         let end = place.offset + crate::segment::padded(frame.header.length()) as u64;
-        if self.stretch.as_ref().is_some_and(|open| end - open.start.offset > STRETCH_BYTES) {
+        if self.stretch.as_ref().is_some_and(|open| end - open.start.offset > STRETCH_BYTES as u64) {
             self.end_stretch();
         }
         let open = self.stretch.get_or_insert_with(|| Open {

@@ -82,16 +82,13 @@ pub fn verify(
     if numbers.is_empty() {
         court.missing(Some(name(0)), None, None, "segment is missing".to_owned());
     }
-    let bench =
-        Bench { storage, manifest: &manifest, claims: &court.claims, last: numbers.last().copied(), live };
-    let parts = bench.check_all(&numbers, options.threads, progress)?;
+    let claims = court.claims.clone();
+    let bench = Bench { storage, manifest: &manifest, claims: &claims, last: numbers.last().copied(), live };
     let mut joined = Joined::new(&manifest);
-    for part in parts {
-        joined.join(part, &mut court);
-    }
+    bench.check_all(&numbers, options.threads, progress, &mut |part| joined.join(part, &mut court))?;
     if let Some(claim) = court.claims.iter().find(|claim| claim.source == CHECKPOINT).cloned() {
         court.published = Some(claim.size);
-        check_tiles(storage, &claim, live, &mut court.findings)?;
+        check_tiles(storage, &claim, live, options.threads, &mut court.findings)?;
     }
     joined.judge_claims(&mut court);
     court.entries = joined.next_seq;

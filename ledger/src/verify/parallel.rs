@@ -1,10 +1,10 @@
 //! Checks segments on all cores, each for itself; [`super::part`] has the rules.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::Progress;
 use super::claims::Claim;
@@ -16,6 +16,9 @@ use crate::merkle::Range;
 use crate::segment::{Footer, SegmentReader, Step, name};
 use crate::storage::{Mode, Storage};
 
+/// How much of a segment each worker reads at a time.
+const READ_AHEAD: usize = 1024 * 1024;
+
 /// What the workers share.
 pub(super) struct Bench<'a> {
     pub(super) storage: &'a dyn Storage,
@@ -26,39 +29,50 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Checks the segments, and hands each to `join` in their order. Only so many wait for the one before them that
+    /// memory does not grow with the ledger.
     pub(super) fn check_all(
         &self,
         numbers: &[u64],
         threads: usize,
         progress: &(dyn Fn(Progress) + Sync),
-    ) -> io::Result<Vec<Part>> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if threads == 0 { cores } else { threads }.min(numbers.len()).max(1);
+        join: &mut (dyn FnMut(Part) + Send),
+    ) -> io::Result<()> {
+        let threads = cores(threads).min(numbers.len()).max(1);
         let mut bytes_total = 0;
         for number in numbers {
             bytes_total += self.storage.open(&name(*number), Mode::Read)?.length()?;
         }
         let meter = Meter { progress, bytes_total, bytes: AtomicU64::new(0), entries: AtomicU64::new(0) };
+        let line = Line {
+            state: Mutex::new(Waiting { joined: 0, parts: BTreeMap::new(), stopped: None, join }),
+            moved: Condvar::new(),
+            room: 2 * threads,
+        };
         let next = AtomicUsize::new(0);
-        let parts: Mutex<Vec<io::Result<Part>>> = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let part = self.check(*number, &meter);
-                        parts.lock().push(part);
+                    // Whoever waits must hear of it when this thread panics.
+                    let alarm = Alarm(&line);
+                    loop {
+                        let place = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(number) = numbers.get(place) else { break };
+                        if !line.has_room(place) || !line.put(place, self.check(*number, &meter)) {
+                            break;
+                        }
                     }
+                    std::mem::forget(alarm);
                 });
             }
         });
-        let mut parts = parts.into_inner().into_iter().collect::<io::Result<Vec<Part>>>()?;
-        parts.sort_unstable_by_key(|part| part.number);
-        Ok(parts)
+        line.state.into_inner().stopped.map_or(Ok(()), Err)
     }
 
     /// Checks one segment for itself.
     fn check(&self, number: u64, meter: &Meter<'_>) -> io::Result<Part> {
-        let mut reader = SegmentReader::new(self.storage.open(&name(number), Mode::Read)?)?;
+        let mut reader =
+            SegmentReader::new(self.storage.open(&name(number), Mode::Read)?)?.with_read_ahead(READ_AHEAD);
         let mut part = Part {
             number,
             header: None,
@@ -151,6 +165,63 @@ impl Bench<'_> {
         }
         meter.add(reader.length().saturating_sub(seen), 0);
         Ok(part)
+    }
+}
+
+/// How many threads are meant: 0 is as many as there are cores.
+pub(super) fn cores(threads: usize) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if threads == 0 { cores() } else { threads }
+}
+
+/// The parts on their way to be joined in order.
+struct Line<'a> {
+    state: Mutex<Waiting<'a>>,
+    moved: Condvar,
+    /// So many places ahead of the one that is joined next may be checked.
+    room: usize,
+}
+
+struct Waiting<'a> {
+    joined: usize,
+    parts: BTreeMap<usize, Part>,
+    stopped: Option<io::Error>,
+    join: &'a mut (dyn FnMut(Part) + Send),
+}
+
+impl Line<'_> {
+    /// Waits until this place may be checked; false where all is over. Whoever has the place that is joined next never waits.
+    fn has_room(&self, place: usize) -> bool {
+        let mut state = self.state.lock();
+        while state.stopped.is_none() && place >= state.joined + self.room {
+            self.moved.wait(&mut state);
+        }
+        state.stopped.is_none()
+    }
+
+    /// Joins what is now in order; false where all is over.
+    fn put(&self, place: usize, part: io::Result<Part>) -> bool {
+        let mut state = self.state.lock();
+        match part {
+            Ok(part) => drop(state.parts.insert(place, part)),
+            Err(error) => state.stopped = Some(error),
+        }
+        let Waiting { joined, parts, join, .. } = &mut *state;
+        while let Some(part) = parts.remove(joined) {
+            join(part);
+            *joined += 1;
+        }
+        self.moved.notify_all();
+        state.stopped.is_none()
+    }
+}
+
+struct Alarm<'a, 'b>(&'a Line<'b>);
+
+impl Drop for Alarm<'_, '_> {
+    fn drop(&mut self) {
+        self.0.state.lock().stopped = Some(io::Error::other("a thread of the verifier panicked"));
+        self.0.moved.notify_all();
     }
 }
 

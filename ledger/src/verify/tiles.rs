@@ -1,89 +1,157 @@
 //! The published tiles and bundles of entries, held against the checkpoint.
+//!
+//! Each tile is hashed once: its root is what the tile above says of it, and the newest tiles of all levels make the root
+//! of the tree.
 
 use std::io;
 
 use super::claims::Claim;
+use super::parallel::cores;
 use super::report::Findings;
 use crate::hash::{Digest, leaf};
-use crate::merkle::{Range, TILE_WIDTH, root_of, tile_path};
+use crate::merkle::{TILE_WIDTH, Tree, root_of, tile_path};
 use crate::storage::{Storage, read};
+
+const WIDTH: u64 = TILE_WIDTH as u64;
+/// Fewer tiles than this are not worth a thread.
+const TILES_A_THREAD: u64 = 64;
+
+/// What the checker of tiles knows.
+struct Shelf<'a> {
+    storage: &'a dyn Storage,
+    live: bool,
+    bundled: bool,
+}
+
+/// Some tiles of one level: the roots of the full ones, the hashes of a partial one, and what is wrong. Where something
+/// is wrong the tiles behind it are not there.
+#[derive(Default)]
+struct Row {
+    roots: Vec<Digest>,
+    partial: Vec<Digest>,
+    findings: Findings,
+}
 
 /// Checks the published tiles against the checkpoint, and bundles of entries, where there are any, against the tiles.
 pub(super) fn check_tiles(
     storage: &dyn Storage,
     claim: &Claim,
     live: bool,
+    threads: usize,
     findings: &mut Findings,
 ) -> io::Result<()> {
-    let bundled = !storage.list("tile/entries")?.is_empty();
+    let shelf = Shelf { storage, live, bundled: !storage.list("tile/entries")?.is_empty() };
     let mut size = claim.size;
     let mut above: Option<Vec<Digest>> = None;
-    let mut whole = Range::empty(0);
+    let mut partials = Vec::new();
     for level in 0..8 {
-        let width = TILE_WIDTH as u64;
-        let mut roots = Vec::new();
-        let tiles = size.div_ceil(width);
-        for index in 0..tiles {
-            let here = usize::try_from((size - index * width).min(width)).unwrap_or(TILE_WIDTH);
-            let path = tile_path(&level.to_string(), index, here);
-            let mut bytes = read(storage, &path, TILE_WIDTH * 32);
-            if live && bytes.is_err() {
-                // The full tile takes a partial one's place.
-                bytes = read(storage, &tile_path(&level.to_string(), index, TILE_WIDTH), TILE_WIDTH * 32);
-                if let Ok(full) = &mut bytes {
-                    full.truncate(here * 32);
-                }
-            }
-            let bytes = match bytes {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let what = "tile is missing; opening the ledger makes it anew".to_owned();
-                    findings.add(true, Some(path), None, None, what);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    findings.add(false, Some(path), None, None, "tile is too long".to_owned());
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-            let hashes: Vec<Digest> =
-                bytes.chunks_exact(32).map(|hash| Digest(crate::entry::array(hash))).collect();
-            let start = usize::try_from(index * width).unwrap_or(usize::MAX);
-            let agrees = above
-                .as_ref()
-                .is_none_or(|above| above.get(start..start + hashes.len()) == Some(&hashes[..]));
-            if bytes.len() != here * 32 || !agrees {
-                findings.add(
-                    false,
-                    Some(path),
-                    None,
-                    None,
-                    "tile is not the one that the entries lead to".to_owned(),
-                );
-                return Ok(());
-            }
-            if level == 0 {
-                hashes.iter().for_each(|hash| whole.push(*hash));
-                if bundled {
-                    check_bundle(storage, index, &hashes, findings)?;
-                }
-            }
-            if here == TILE_WIDTH {
-                roots.push(root_of(&hashes));
-            }
-        }
-        size /= width;
-        above = Some(roots);
         if size == 0 {
             break;
         }
+        let row = shelf.row(level, size, above.as_deref(), threads)?;
+        let broken = !row.findings.problems.is_empty();
+        findings.problems.extend(row.findings.problems);
+        if broken {
+            return Ok(());
+        }
+        partials.push(row.partial);
+        size /= WIDTH;
+        above = Some(row.roots);
     }
-    if whole.root() != Some(claim.root) {
+    if Tree::from_levels(claim.size, partials).map(|tree| tree.root()) != Some(claim.root) {
         let what = "the tiles do not lead to the checkpoint's root".to_owned();
         findings.add(false, Some("tile/0".to_owned()), None, None, what);
     }
     Ok(())
+}
+
+impl Shelf<'_> {
+    /// Checks the tiles of a level on several threads; `size` is how many hashes it holds, `above` what they must be.
+    fn row(&self, level: u8, size: u64, above: Option<&[Digest]>, threads: usize) -> io::Result<Row> {
+        let tiles = size.div_ceil(WIDTH);
+        let threads = (cores(threads) as u64).min(tiles.div_ceil(TILES_A_THREAD)).max(1);
+        let share = tiles.div_ceil(threads);
+        let parts = std::thread::scope(|scope| {
+            let part = |nth: u64| scope.spawn(move || self.part(level, size, above, nth * share, share));
+            let parts: Vec<_> = (0..threads).map(part).collect();
+            parts.into_iter().map(|part| part.join()).collect::<Vec<_>>()
+        });
+        let mut row = Row::default();
+        for part in parts {
+            let part = part.map_err(|_| io::Error::other("a thread of the verifier panicked"))??;
+            row.roots.extend(part.roots);
+            row.partial.extend(part.partial);
+            row.findings.problems.extend(part.findings.problems);
+        }
+        Ok(row)
+    }
+
+    fn part(
+        &self,
+        level: u8,
+        size: u64,
+        above: Option<&[Digest]>,
+        first: u64,
+        share: u64,
+    ) -> io::Result<Row> {
+        let mut row = Row::default();
+        for index in first..(first + share).min(size.div_ceil(WIDTH)) {
+            let width = usize::try_from((size - index * WIDTH).min(WIDTH)).unwrap_or(TILE_WIDTH);
+            let Some(hashes) = self.tile(level, index, width, above, &mut row.findings)? else { break };
+            if level == 0 && self.bundled {
+                check_bundle(self.storage, index, &hashes, &mut row.findings)?;
+            }
+            if width == TILE_WIDTH {
+                row.roots.push(root_of(&hashes));
+            } else {
+                row.partial = hashes;
+            }
+        }
+        Ok(row)
+    }
+
+    /// Reads a tile; none where it is missing, or not what the level below comes to.
+    fn tile(
+        &self,
+        level: u8,
+        index: u64,
+        width: usize,
+        above: Option<&[Digest]>,
+        findings: &mut Findings,
+    ) -> io::Result<Option<Vec<Digest>>> {
+        let path = tile_path(&level.to_string(), index, width);
+        let mut bytes = read(self.storage, &path, TILE_WIDTH * 32);
+        if self.live && bytes.is_err() {
+            // The full tile takes a partial one's place.
+            bytes = read(self.storage, &tile_path(&level.to_string(), index, TILE_WIDTH), TILE_WIDTH * 32);
+            if let Ok(full) = &mut bytes {
+                full.truncate(width * 32);
+            }
+        }
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = "tile is missing; opening the ledger makes it anew".to_owned();
+                findings.add(true, Some(path), None, None, what);
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                findings.add(false, Some(path), None, None, "tile is too long".to_owned());
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        let hashes: Vec<Digest> = hashes.iter().map(|hash| Digest(*hash)).collect();
+        let start = usize::try_from(index * WIDTH).unwrap_or(usize::MAX);
+        let agrees = above.is_none_or(|above| above.get(start..start + hashes.len()) == Some(&hashes[..]));
+        if hashes.len() != width || !rest.is_empty() || !agrees {
+            let what = "tile is not the one that the entries lead to".to_owned();
+            findings.add(false, Some(path), None, None, what);
+            return Ok(None);
+        }
+        Ok(Some(hashes))
+    }
 }
 
 fn check_bundle(

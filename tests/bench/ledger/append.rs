@@ -1,0 +1,71 @@
+//! Durable appends beside a bare file that writes and syncs the same bytes.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::machine::thread_time;
+use crate::{Outcome, create, stage};
+
+const PAYLOAD: [u8; 300] = [b'p'; 300];
+/// As far ahead as the writer fills its segment with zeros.
+const FILL_BYTES: u64 = 1024 * 1024;
+
+/// Commits `rounds` batches, in turns with the bare file, so that a noisy moment hurts both alike.
+pub(crate) fn append(dir: &Path, batch: u64, rounds: u64) -> Outcome<Value> {
+    let mut writer = create(&dir.join(format!("append-{batch}")))?;
+    let segment = dir.join(format!("append-{batch}/segments/00000000.seg"));
+    let bare = OpenOptions::new().create(true).truncate(true).write(true).open(dir.join("bare"))?;
+    let (mut nth, mut at, mut filled) = (0, 0, 0);
+    let (mut ours, mut theirs, mut staging, mut writing) = (Vec::new(), Vec::new(), Duration::ZERO, Duration::ZERO);
+    for _ in 0..rounds {
+        let length = writer.written_bytes();
+        let (start, began) = (Instant::now(), thread_time());
+        for _ in 0..batch {
+            stage(&mut writer, nth, &PAYLOAD)?;
+            nth += 1;
+        }
+        let staged = thread_time();
+        writer.write()?;
+        let written = thread_time();
+        writer.sync()?;
+        ours.push(start.elapsed());
+        staging += staged - began;
+        writing += written - staged;
+        // Just as many bytes, into a file that is filled ahead in the same way.
+        let bytes = vec![0xa5; usize::try_from(writer.written_bytes() - length)?];
+        let start = Instant::now();
+        let end = at + bytes.len() as u64;
+        if end > filled {
+            filled = end.next_multiple_of(FILL_BYTES);
+            bare.write_all_at(&vec![0; usize::try_from(filled - end)?], end)?;
+        }
+        bare.write_all_at(&bytes, at)?;
+        bare.sync_data()?;
+        theirs.push(start.elapsed());
+        at = end;
+    }
+    writer.close(9)?;
+    drop(segment);
+    for times in [&mut ours, &mut theirs] {
+        times.sort_unstable();
+    }
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let per_entry = |time: Duration| time.as_nanos() as f64 / (rounds * batch) as f64;
+    let share = |part: usize| {
+        let at = |times: &[Duration]| times[times.len() * part / 100].as_secs_f64();
+        (100.0 * at(&theirs) / at(&ours)).round()
+    };
+    let half = ours.len() / 2;
+    Ok(json!({
+        "batch": batch,
+        "ledger_us": {"p20": micros(ours[ours.len() / 5]), "p50": micros(ours[half])},
+        "bare_us": {"p20": micros(theirs[theirs.len() / 5]), "p50": micros(theirs[half])},
+        "percent_of_bare": {"p20": share(20), "p50": share(50)},
+        "stage_cpu_ns_an_entry": per_entry(staging).round(),
+        "write_cpu_ns_an_entry": per_entry(writing).round(),
+    }))
+}
