@@ -12,7 +12,6 @@ use gatebook_wire::postgres::report;
 use gatebook_wire::protocol::EndReason;
 use gatebook_wire::sql::Catalog;
 use parking_lot::{Mutex, RwLock};
-use tokio_rustls::TlsAcceptor;
 
 use crate::catalog::Watched;
 use crate::config::tls::ServerTls;
@@ -69,13 +68,6 @@ pub(crate) struct Listening {
     pub(crate) listener: Listener,
     /// TLS towards its clients, where it has any.
     pub(crate) tls: Option<ServerTls>,
-}
-
-impl Listening {
-    /// What takes up TLS with a client.
-    pub(crate) fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()))
-    }
 }
 
 /// A principal that may be this role here: the only way to a session.
@@ -200,6 +192,13 @@ impl Gateway {
         self.served.get(&resource.name).cloned()
     }
 
+    /// Records that a connection asked for a server name under which nothing is served, or for none where one is needed.
+    pub(crate) fn unknown_server_name(&self, server_name: Option<&str>, source: SocketAddr) {
+        let detail = server_name
+            .map_or("no server name".into(), |name| format!("asked for server name {}", named(name)));
+        self.refused_login(source, "", "server_name", &detail);
+    }
+
     /// Every resource.
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Served>> {
         self.served.values()
@@ -320,7 +319,7 @@ impl Gateway {
                     {
                         tracing::warn!(resource = upstream.resource().name, %error, "cannot pass on a cancel request");
                     }
-                });
+                })
             }),
             seen: Mutex::new((0, Instant::now())),
         };
@@ -359,10 +358,12 @@ impl Gateway {
         }
     }
 
-    /// Passes on a client's cancel request, if its key is one of ours.
-    pub(crate) fn cancel(&self, key: &CancelKey, source: SocketAddr) {
-        if let Some(live) = self.registry.by_cancel_key(&key.bytes()) {
-            (live.cancel)(source);
+    /// Passes on a client's cancel request, if its key is one of ours, and waits until the upstream has dealt with it: what the
+    /// client sends afterwards must not be what is cancelled.
+    pub(crate) async fn cancel(&self, key: &CancelKey, source: SocketAddr) {
+        let passing_on = self.registry.by_cancel_key(&key.bytes()).map(|live| (live.cancel)(source));
+        if let Some(passing_on) = passing_on {
+            let _ = passing_on.await;
         }
     }
 

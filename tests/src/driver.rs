@@ -129,3 +129,21 @@ impl Driver {
         }
     }
 }
+
+/// Runs the libpq program of `drivers/` with its arguments (a connection string, how to cancel), and returns what it tells.
+///
+/// # Panics
+/// When the program fails otherwise than a connection can.
+#[must_use]
+pub fn libpq(environment: &Environment, token: &str, arguments: &[&str]) -> Value {
+    let mut command = machine::mortal(&machine::cache().join("python/bin/python"));
+    command.arg(machine::tests_folder().join("drivers/libpq/driver.py")).args(arguments);
+    environment.apply(&mut command);
+    command.env("GATEBOOK_TOKEN", token).env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut program = Child::start("libpq", command);
+    program.close_input();
+    let status = program.wait(SCRIPT_MAX);
+    let said = program.lines().join("\n");
+    assert!(status.success(), "the libpq program failed with {status}:\n{said}");
+    serde_json::from_str(&said).unwrap_or_else(|e| panic!("the libpq program told no JSON ({e}):\n{said}"))
+}

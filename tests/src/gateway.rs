@@ -36,6 +36,7 @@ pub struct Setup<'a> {
     issuer_lines: String,
     ledger: Option<PathBuf>,
     upstream: Option<SocketAddr>,
+    listen: SocketAddr,
     databases: Vec<String>,
     roles: Vec<(String, String)>,
 }
@@ -62,6 +63,7 @@ impl<'a> Setup<'a> {
             issuer_lines: String::new(),
             ledger: None,
             upstream: None,
+            listen: ([127, 0, 0, 1], 0).into(),
             databases: vec![DATABASE.to_owned()],
             roles: [(APP, APP_PASSWORD), (READER, READER_PASSWORD), (CATALOG, CATALOG_PASSWORD)]
                 .map(|(role, password)| (role.to_owned(), password.to_owned()))
@@ -111,6 +113,13 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn upstream(mut self, address: SocketAddr) -> Self {
         self.upstream = Some(address);
+        self
+    }
+
+    /// Where it listens, in place of any free port, so that another resource can listen there too.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
         self
     }
 
@@ -178,7 +187,7 @@ ca = "issuer-ca.crt"
 [[resource]]
 name = "{RESOURCE}"
 kind = "postgres"
-listen = "127.0.0.1:0"
+listen = "{listen}"
 upstream = "localhost:{port}"
 tls = {{ ca = "upstream-ca.crt" }}
 databases = {databases:?}
@@ -189,6 +198,7 @@ catalog_role = "{CATALOG}"
             ledger = ledger.display(),
             issuer = self.issuer.url(),
             port = upstream.port(),
+            listen = self.listen,
             databases = self.databases,
             roles = roles.join(", "),
             resource = self.resource,

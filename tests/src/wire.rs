@@ -133,12 +133,23 @@ impl Client {
     /// When there is no TLS.
     #[must_use]
     pub fn tls(address: SocketAddr, config: ClientConfig) -> Self {
+        Self::tls_to("localhost", address, config).expect("the server speaks TLS")
+    }
+
+    /// As [`Client::tls`], with the server of this name.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    ///
+    /// # Panics
+    /// When there is no TLS.
+    pub fn tls_to(name: &'static str, address: SocketAddr, config: ClientConfig) -> io::Result<Self> {
         let mut client = Self::clear(address);
         client.send(&SSL_REQUEST).expect("the server reads");
         let mut answer = [0];
         client.read_exact(&mut answer).expect("the server answers");
         assert_eq!(answer, *b"S", "the server has TLS");
-        client.upgrade(config).expect("the server speaks TLS")
+        client.upgrade_to(name, config)
     }
 
     /// Connects with TLS from the first byte, as libpq 17 and later can.
@@ -158,8 +169,19 @@ impl Client {
     /// # Panics
     /// When TLS has begun already.
     pub fn upgrade(self, config: ClientConfig) -> io::Result<Self> {
+        self.upgrade_to("localhost", config)
+    }
+
+    /// Begins TLS with the server of this name, which a client says unless its configuration keeps it from that.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    ///
+    /// # Panics
+    /// When TLS has begun already.
+    pub fn upgrade_to(self, name: &'static str, config: ClientConfig) -> io::Result<Self> {
         let Stream::Clear(mut socket) = self.stream else { panic!("TLS has begun already") };
-        let name = ServerName::try_from("localhost").expect("it is a name");
+        let name = ServerName::try_from(name).expect("it is a name");
         let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
@@ -269,10 +291,7 @@ impl Client {
                     self.send(&frame(b'p', &body)).expect("the server reads");
                 }
                 (b'R', Some([0, 0, 0, 10])) => {
-                    let mut body = b"SCRAM-SHA-256\0".to_vec();
-                    body.extend(i32::try_from(scram.message().len()).expect("it is short").to_be_bytes());
-                    body.extend(scram.message());
-                    self.send(&frame(b'p', &body)).expect("the server reads");
+                    self.send(&sasl("SCRAM-SHA-256", scram.message())).expect("the server reads");
                 }
                 (b'R', Some([0, 0, 0, 11])) => {
                     scram.update(&message.body[4..]).expect("the server knows SCRAM");
@@ -331,7 +350,17 @@ pub fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
 /// When it is longer than the protocol can say.
 #[must_use]
 pub fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
-    let mut body = vec![0, 3, 0, 0];
+    startup_of(0, parameters)
+}
+
+/// A startup message of version 3.`minor`.
+///
+/// # Panics
+/// When it is longer than the protocol can say.
+#[must_use]
+pub fn startup_of(minor: u16, parameters: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = vec![0, 3];
+    body.extend(minor.to_be_bytes());
     for (name, value) in parameters {
         for text in [name, value] {
             body.extend(text.as_bytes());
@@ -363,6 +392,25 @@ fn text(parts: &[&str]) -> Vec<u8> {
         bytes.push(0);
     }
     bytes
+}
+
+/// The first message of a SASL exchange (`SASLInitialResponse`).
+///
+/// # Panics
+/// When the response is longer than the protocol can say.
+#[must_use]
+pub fn sasl(mechanism: &str, response: &[u8]) -> Vec<u8> {
+    let mut body = text(&[mechanism]);
+    body.extend(i32::try_from(response.len()).expect("it is short").to_be_bytes());
+    body.extend(response);
+    frame(b'p', &body)
+}
+
+/// A client's OAUTHBEARER message (RFC 7628, section 3.1); without a token it asks where tokens are to be had.
+#[must_use]
+pub fn bearer(token: Option<&str>) -> Vec<u8> {
+    let auth = token.map(|token| format!("Bearer {token}")).unwrap_or_default();
+    sasl("OAUTHBEARER", format!("n,,\x01auth={auth}\x01\x01").as_bytes())
 }
 
 /// `Query`.

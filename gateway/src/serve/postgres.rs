@@ -17,10 +17,11 @@ use gatebook_wire::sql::{Session, Start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 
 use crate::config;
-use crate::gateway::{Admission, Gateway, Listening, Served};
+use crate::gateway::{Admission, Denied, Gateway, Listening, Served};
 use crate::identity::Credential;
 use crate::link::Framed;
 use crate::session::relay;
@@ -75,7 +76,7 @@ pub(crate) async fn serve(
         Ok(Ok(admitted)) => admitted,
         Ok(Err(Turned::Back { code, message, hint })) => {
             let words = report::error(Severity::Fatal, code, &message, hint);
-            let _ = timeout(deadline, send(&mut arriving.stream, words.bytes())).await;
+            let _ = timeout(deadline, farewell(&mut arriving.stream, &words)).await;
             return;
         }
         Ok(Err(Turned::Away)) | Err(_) => return,
@@ -87,6 +88,12 @@ pub(crate) async fn serve(
 async fn send(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
+}
+
+/// Says why, and closes in the way that TLS calls closing: a client takes any other for an attack.
+async fn farewell(stream: &mut Stream, words: &Message) -> std::io::Result<()> {
+    send(stream, words.bytes()).await?;
+    stream.shutdown().await
 }
 
 /// From the first byte to the startup packet: TLS, or a cancel request.
@@ -103,8 +110,7 @@ async fn arrive(
     let mut arriving =
         Arriving { stream: Stream::Clear(stream), incoming: BytesMut::with_capacity(512), server_name: None };
     if first[0] == TLS_HANDSHAKE {
-        let acceptor = listening.acceptor().ok_or(Turned::Away)?;
-        arriving = accept_tls(arriving, acceptor, true).await?;
+        arriving = accept_tls(gateway, listening, arriving, source, true).await?;
     }
     let mut asked = 0;
     loop {
@@ -114,12 +120,11 @@ async fn arrive(
                 if !arriving.incoming.is_empty() {
                     return Err(Turned::Away);
                 }
-                match listening.acceptor() {
-                    Some(acceptor) => {
-                        send(&mut arriving.stream, b"S").await?;
-                        arriving = accept_tls(arriving, acceptor, false).await?;
-                    }
-                    None => send(&mut arriving.stream, b"N").await?,
+                if listening.tls.is_some() {
+                    send(&mut arriving.stream, b"S").await?;
+                    arriving = accept_tls(gateway, listening, arriving, source, false).await?;
+                } else {
+                    send(&mut arriving.stream, b"N").await?;
                 }
             }
             Opening::Gss if matches!(arriving.stream, Stream::Clear(_)) && asked < 2 => {
@@ -129,7 +134,8 @@ async fn arrive(
                 send(&mut arriving.stream, b"N").await?;
             }
             Opening::Cancel(key) => {
-                gateway.cancel(&key, source);
+                gateway.cancel(&key, source).await;
+                arriving.stream.shutdown().await?;
                 return Err(Turned::Away);
             }
             Opening::Startup(startup) => return Ok((arriving, startup)),
@@ -147,7 +153,7 @@ async fn opening(arriving: &mut Arriving) -> Result<Opening, Turned> {
             Err(error) => {
                 let words =
                     report::error(Severity::Fatal, report::PROTOCOL_VIOLATION, &error.to_string(), None);
-                send(&mut arriving.stream, words.bytes()).await?;
+                farewell(&mut arriving.stream, &words).await?;
                 return Err(Turned::Away);
             }
         }
@@ -158,14 +164,24 @@ async fn opening(arriving: &mut Arriving) -> Result<Opening, Turned> {
 }
 
 /// Takes TLS up. A client that begins with it must say by ALPN that it means PostgreSQL.
-async fn accept_tls(arriving: Arriving, acceptor: TlsAcceptor, direct: bool) -> Result<Arriving, Turned> {
-    let Stream::Clear(tcp) = arriving.stream else { return Err(Turned::Away) };
-    let tls = acceptor.accept(tcp).await?;
-    let connection = tls.get_ref().1;
-    if direct && connection.alpn_protocol() != Some(login::ALPN) {
+async fn accept_tls(
+    gateway: &Gateway,
+    listening: &Listening,
+    arriving: Arriving,
+    source: SocketAddr,
+    direct: bool,
+) -> Result<Arriving, Turned> {
+    let (Stream::Clear(tcp), Some(tls)) = (arriving.stream, &listening.tls) else { return Err(Turned::Away) };
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+    let server_name = hello.client_hello().server_name().map(str::to_owned);
+    if gateway.reached(listening, server_name.as_deref()).is_none() {
+        gateway.unknown_server_name(server_name.as_deref(), source);
+    }
+    // Where no resource is reached there is no certificate to be shown, and this fails.
+    let tls = hello.into_stream(tls.config()).await?;
+    if direct && tls.get_ref().1.alpn_protocol() != Some(login::ALPN) {
         return Err(Turned::Away);
     }
-    let server_name = connection.server_name().map(str::to_owned);
     Ok(Arriving {
         stream: Stream::Tls(Box::new(tls.into())),
         incoming: BytesMut::with_capacity(512),
@@ -181,17 +197,18 @@ async fn admit(
     startup: &Startup,
     source: SocketAddr,
 ) -> Result<(Arc<Served>, Request, Admission), Turned> {
-    let served = gateway
-        .reached(listening, arriving.server_name.as_deref())
-        .ok_or_else(|| back(report::INVALID_AUTHORIZATION, "no resource is served under this server name"))?;
-    let resource = served.upstream.resource();
-    if matches!(arriving.stream, Stream::Clear(_)) && !resource.danger_cleartext_loopback {
+    let served = gateway.reached(listening, arriving.server_name.as_deref());
+    let clear = matches!(arriving.stream, Stream::Clear(_));
+    if clear && !served.as_ref().is_some_and(|served| served.upstream.resource().danger_cleartext_loopback) {
         return Err(Turned::Back {
             code: report::INVALID_AUTHORIZATION,
             message: "this gateway takes tokens only over TLS".into(),
             hint: Some("connect with sslmode=verify-full, or at least sslmode=require"),
         });
     }
+    let served = served
+        .ok_or_else(|| back(report::INVALID_AUTHORIZATION, "no resource is served under this server name"))?;
+    let resource = served.upstream.resource();
     let request =
         startup.request().map_err(|error| back(report::INVALID_PARAMETER_VALUE, error.to_string()))?;
     if startup.minor_version > login::MINOR_VERSION_MAX || !startup.protocol_options.is_empty() {
@@ -209,6 +226,9 @@ async fn admit(
     match gateway.admit(&served, &request.database, &request.user, &credential, source).await {
         Ok(admission) => Ok((served, request, admission)),
         Err(words) => {
+            if resource.login == config::Login::OAuthBearer && words == Denied::Token {
+                bearer_refused(arriving, gateway.issuer_url()).await?;
+            }
             Err(Turned::Back { code: words.code(), message: words.to_string(), hint: words.hint() })
         }
     }
@@ -243,14 +263,19 @@ async fn bearer(arriving: &mut Arriving, issuer: &str) -> Result<Credential, Tur
     match login::bearer(&response) {
         Some(Bearer::Token(token)) => Ok(Credential::new(token.to_vec())),
         Some(Bearer::Discovery) => {
-            let challenge = login::bearer_challenge(issuer);
-            send(&mut arriving.stream, report::authentication_sasl_continue(challenge.as_bytes()).bytes())
-                .await?;
-            login_message(arriving).await?;
+            bearer_refused(arriving, issuer).await?;
             Err(back(report::INVALID_AUTHORIZATION, "no token was presented"))
         }
         None => Err(back(report::PROTOCOL_VIOLATION, "malformed OAUTHBEARER message")),
     }
+}
+
+/// Tells a client without a token, or with one that is not accepted, where tokens are to be had; only after its answer may the
+/// exchange fail (RFC 7628, section 3.2.3).
+async fn bearer_refused(arriving: &mut Arriving, issuer: &str) -> Result<(), Turned> {
+    let challenge = login::bearer_challenge(issuer);
+    send(&mut arriving.stream, report::authentication_sasl_continue(challenge.as_bytes()).bytes()).await?;
+    login_message(arriving).await.map(drop)
 }
 
 /// The next message of a login: short, and a `p`.
@@ -282,7 +307,7 @@ async fn converse(
     let deadline = gateway.config.limits.login_deadline;
     let turn_back = async |stream: &mut Stream, code: &str, message: &str| {
         let words = report::error(Severity::Fatal, code, message, None);
-        let _ = timeout(deadline, send(stream, words.bytes())).await;
+        let _ = timeout(deadline, farewell(stream, &words)).await;
     };
     let book = match gateway.open_session(&admission, &request.application_name).await {
         Ok(book) => book,

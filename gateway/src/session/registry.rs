@@ -32,7 +32,7 @@ pub(crate) struct Live {
     /// What its client sends to cancel.
     pub(crate) cancel_key: Vec<u8>,
     /// Cancels what it runs upstream.
-    pub(crate) cancel: Box<dyn Fn(std::net::SocketAddr) + Send + Sync>,
+    pub(crate) cancel: Box<dyn Fn(std::net::SocketAddr) -> tokio::task::JoinHandle<()> + Send + Sync>,
     /// When something last passed, as seen by the loop that looks for idle ones.
     pub(crate) seen: Mutex<(u64, Instant)>,
 }
