@@ -162,7 +162,28 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
             }
         }
     };
-    let role_password = fill(&database).await?;
+    let told = over(&database, args, teller, folder.path(), &ca, &authority, &places).await;
+    if args.postgres.is_none() {
+        return told;
+    }
+    // What was made in somebody's own server goes, however the story ended.
+    let removed = owner_psql(&database, REMOVE).await;
+    told?;
+    let (gone, said) = removed?;
+    expect(gone, &format!("what was made in the server could not be removed: {said}"))
+}
+
+/// The story over a server that is there.
+async fn over(
+    database: &Database,
+    args: &DemoArgs,
+    teller: Teller,
+    folder: &Path,
+    ca: &Path,
+    authority: &Authority,
+    places: &Places,
+) -> Result<(), DemoError> {
+    let role_password = fill(database).await?;
     let issuer = Issuer::start(IssuerOptions {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         host: "127.0.0.1".into(),
@@ -171,7 +192,7 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
     })
     .await
     .map_err(system("cannot start the issuer"))?;
-    let file = configure(folder.path(), &places, &authority, &database, issuer.url(), &role_password)?;
+    let file = configure(folder, places, authority, database, issuer.url(), &role_password)?;
     let (checked, report) = crate::cli::check(&file);
     let config = checked.filter(|_| report.is_clean()).ok_or(DemoError::Config(report))?;
     let running = run::start(config).await?;
@@ -188,31 +209,14 @@ async fn play(args: &DemoArgs) -> Result<(), DemoError> {
     ));
     teller.done(&format!("the ledger is in {}", places.ledger.display()));
 
-    let story = Story {
-        teller,
-        database: &database,
-        gateway,
-        ca: &ca,
-        issuer: &issuer,
-        running: &running,
-        places: &places,
-    };
+    let story = Story { teller, database, gateway, ca, issuer: &issuer, running: &running, places };
     let told = story.tell().await;
     let result = match told {
-        Ok(teller) if !args.once => {
-            stay(&teller, &database, gateway, &ca, &issuer, &places, folder.path()).await
-        }
+        Ok(teller) if !args.once => stay(&teller, database, gateway, ca, &issuer, places, folder).await,
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     running.drain().await;
-    if args.postgres.is_some() {
-        let _ = owner_psql(
-            &database,
-            "DROP SCHEMA IF EXISTS gatebook_demo CASCADE; DROP ROLE IF EXISTS gatebook_demo_app;",
-        )
-        .await;
-    }
     result
 }
 
@@ -247,12 +251,14 @@ fn open_folder(folder: &Path) -> Result<(), DemoError> {
         .map_err(system("cannot open the temporary folder to the server's user"))
 }
 
+/// Takes away what [`fill`] made.
+const REMOVE: &str = "SET client_min_messages = warning; DROP SCHEMA IF EXISTS gatebook_demo CASCADE; DROP ROLE IF EXISTS gatebook_demo_app;";
+
 /// Makes the role and the table of the story; gives back the role's password.
 async fn fill(database: &Database) -> Result<Zeroizing<String>, DemoError> {
     let password = random()?;
     let sql = Zeroizing::new(format!(
-        "SET client_min_messages = warning; DROP SCHEMA IF EXISTS gatebook_demo CASCADE; DROP ROLE IF EXISTS gatebook_demo_app; \
-         CREATE ROLE gatebook_demo_app LOGIN PASSWORD '{}'; CREATE SCHEMA gatebook_demo AUTHORIZATION gatebook_demo_app; \
+        "{REMOVE} CREATE ROLE gatebook_demo_app LOGIN PASSWORD '{}'; GRANT gatebook_demo_app TO CURRENT_USER; CREATE SCHEMA gatebook_demo AUTHORIZATION gatebook_demo_app; \
          ALTER ROLE gatebook_demo_app SET search_path = gatebook_demo; SET ROLE gatebook_demo_app; \
          CREATE TABLE gatebook_demo.orders (id int PRIMARY KEY, customer text NOT NULL, total numeric(10,2) NOT NULL, state text NOT NULL); \
          INSERT INTO gatebook_demo.orders SELECT n, 'customer ' || n, n * 9.95, CASE n % 3 WHEN 0 THEN 'paid' ELSE 'open' END FROM generate_series(1, 12) n;",
