@@ -41,6 +41,9 @@ const RESERVE: &str = "reserve";
 /// How long a record that nobody waits for may lie in memory.
 const UNWANTED_WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// Up to how many busy sessions have a read's record written while the upstream answers; more of them gather theirs for one sync.
+const QUIET_SESSIONS: usize = 2;
+
 /// How long to wait before the ledger is opened again after it failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -108,6 +111,8 @@ struct Shared {
     slots: Mutex<Vec<Weak<Slot>>>,
     entries: AtomicU64,
     commands: AtomicU64,
+    /// How many sessions have a command under way.
+    busy: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -327,6 +332,7 @@ impl Recorder {
             slots: Mutex::default(),
             entries: AtomicU64::new(0),
             commands: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
         });
         opener.keep_reserve();
         let thread = Thread { shared: shared.clone(), opener, items: Vec::new(), bytes: Vec::new() };
@@ -578,6 +584,21 @@ impl Book {
         }
         self.shared.queue.lock().starved.push(Arc::downgrade(&self.slot));
         self.shared.queued_bytes.load(Ordering::Relaxed) < QUEUE_BYTES_MAX
+    }
+
+    /// The session has a command under way, as it had none before.
+    pub(crate) fn begin(&self) {
+        self.shared.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The session's last command that was under way has ended.
+    pub(crate) fn finish(&self) {
+        self.shared.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether so few sessions have a command under way that there is nothing to gather.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.shared.busy.load(Ordering::Relaxed) <= QUIET_SESSIONS
     }
 
     /// Has what was recorded made durable now; without it that happens a moment later.

@@ -121,7 +121,8 @@ impl Load {
         }
     }
 
-    fn clients(&self) -> u32 {
+    /// How many clients it has at once.
+    pub(crate) fn clients(&self) -> u32 {
         match self {
             Load::Bench { clients, .. } => *clients,
             Load::CopyOut | Load::CopyIn => 1,

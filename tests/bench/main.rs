@@ -25,13 +25,16 @@ struct Options {
     json: bool,
     lanes: Vec<String>,
     only: Option<String>,
+    clients: Option<u32>,
+    ledger: Option<String>,
     seconds: Option<u32>,
     rounds: Option<usize>,
 }
 
-const USAGE: &str = "usage: bench [--quick] [--json] [--lanes a,b,…] [--only WORKLOAD] [--seconds N] [--rounds N]\n\
+const USAGE: &str = "usage: bench [--quick] [--json] [--lanes a,b,…] [--only WORKLOAD] [--clients N] [--ledger KIND] [--seconds N] [--rounds N]\n\
                      lanes: direct, haproxy, pgbouncer, gatebook\n\
-                     workloads: select, tpcb, pipeline, connect, copy, idle";
+                     workloads: select, tpcb, pipeline, connect, copy, idle; or one mode of them: select-simple\n\
+                     ledgers: tmpfs, disk";
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
@@ -39,6 +42,8 @@ fn options() -> Result<Options, String> {
         json: false,
         lanes: ["direct", "haproxy", "pgbouncer", "gatebook"].map(str::to_owned).to_vec(),
         only: None,
+        clients: None,
+        ledger: None,
         seconds: None,
         rounds: None,
     };
@@ -49,6 +54,8 @@ fn options() -> Result<Options, String> {
             "--quick" => options.quick = true,
             "--json" => options.json = true,
             "--lanes" => options.lanes = value()?.split(',').map(str::to_owned).collect(),
+            "--clients" => options.clients = Some(value()?.parse().map_err(|e| format!("--clients: {e}"))?),
+            "--ledger" => options.ledger = Some(value()?),
             "--only" => options.only = Some(value()?),
             "--seconds" => options.seconds = Some(value()?.parse().map_err(|e| format!("--seconds: {e}"))?),
             "--rounds" => options.rounds = Some(value()?.parse().map_err(|e| format!("--rounds: {e}"))?),
@@ -79,6 +86,9 @@ fn main() -> ExitCode {
             }
         }
     }
+    if let Some(kind) = &options.ledger {
+        lanes.retain(|lane| lane.ledger().is_none_or(|ledger| ledger == kind));
+    }
     let direct = postgres.environment(APP, APP_PASSWORD);
     let copy_mb = if options.quick { 64 } else { 1024 };
     let scale = load::prepare(&direct, if options.quick { 5 } else { 20 }, copy_mb);
@@ -87,6 +97,7 @@ fn main() -> ExitCode {
     let loads: Vec<Load> = Load::all(options.quick)
         .into_iter()
         .filter(|load| options.only.as_deref().is_none_or(|only| load.name().starts_with(only)))
+        .filter(|load| options.clients.is_none_or(|clients| load.clients() == clients))
         .collect();
     if !options.json {
         println!("{}", Measured::HEADING);

@@ -52,7 +52,7 @@ pub(crate) struct Exchange {
     fed: blake3::Hasher,
     totals: Totals,
     violation: Option<Violation>,
-    /// Whether commands were recorded since the last commit.
+    /// Whether commands were recorded that nobody has asked to be made durable.
     uncommitted: bool,
 }
 
@@ -102,6 +102,9 @@ impl Exchange {
         let mut refusal = intent.forbidden.clone();
         let mut may_change = false;
         let mut gate = 0;
+        if self.open.is_empty() {
+            self.book.begin();
+        }
         for (command, request) in intent.commands.iter().zip(intent.first..) {
             let decision = self.decisions.decide(&policy, &self.terms.standing, &command.meaning);
             let refused = intent.forbidden.is_some() || !decision.is_permit();
@@ -130,14 +133,15 @@ impl Exchange {
         }
     }
 
-    /// Has the task woken once the record `ticket` is far enough; 0 for not at all.
-    pub(super) fn wait_for(&self, ticket: Ticket) {
-        self.book.signal().wait_for(ticket);
-    }
-
-    /// Has the commands recorded so far made durable: one sync for all that came together.
-    pub(super) fn commit(&mut self) {
-        if std::mem::take(&mut self.uncommitted) {
+    /// Nothing more can be done now. Has the task woken once the record `awaited` is far enough, and what was recorded written where that is
+    /// waited for: one sync for all that came together, in this session and in others.
+    ///
+    /// A read's answer is under way while its record is not wanted yet; so the records of many sessions gather, and one of them, the first whose
+    /// answer has come, has all of them written. Where hardly anybody else is there to wait for, its record is written meanwhile.
+    pub(super) fn wait_for(&mut self, awaited: Option<Ticket>) {
+        self.book.signal().wait_for(awaited.unwrap_or(0));
+        if self.uncommitted && (awaited.is_some() || self.book.is_quiet()) {
+            self.uncommitted = false;
             self.book.commit();
         }
     }
@@ -205,6 +209,9 @@ impl Exchange {
     pub(super) fn ended(&mut self, ended: Ended) {
         let Some(open) = self.find(ended.request).and_then(|at| self.open.remove(at)) else { return };
         self.outcome(&open, &ended.ending);
+        if self.open.is_empty() {
+            self.book.finish();
+        }
     }
 
     fn outcome(&mut self, open: &Open, ending: &Ending) {
@@ -272,6 +279,9 @@ impl Exchange {
     /// what passed, and what broke the protocol.
     pub(crate) fn close(mut self) -> (Book, bool, Totals, Option<Violation>) {
         let under_way = self.has_open();
+        if under_way {
+            self.book.finish();
+        }
         while let Some(open) = self.open.pop_front() {
             self.outcome(&open, &Ending::Unknown);
         }

@@ -103,7 +103,6 @@ where
                     return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation));
                 }
             }
-            self.exchange.commit();
             // An outbox that was full held frames back that nothing else will wake us for.
             let full = self.full_outboxes();
             let client_flushed = match self.client.poll_flush(cx) {
@@ -155,7 +154,7 @@ where
                 // The record that lets something go is waited for; it may have become durable since it was looked at.
                 let (shown, sent) =
                     (self.held.as_ref().map(|held| held.0), self.waiting.front().map(|front| front.0));
-                self.exchange.wait_for(shown.into_iter().chain(sent).min().unwrap_or(0));
+                self.exchange.wait_for(shown.into_iter().chain(sent).min());
                 let shown = shown.is_some_and(|gate| gate <= self.exchange.shown_up_to());
                 let sent = sent.is_some_and(|gate| gate <= self.exchange.durable());
                 if shown || (sent && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX) {

@@ -32,7 +32,7 @@ struct Shard {
 
 #[derive(Clone)]
 struct Entry {
-    state: Arc<State>,
+    state: blake3::Hash,
     variant: u8,
     text: Box<str>,
     analysis: Arc<Analysis>,
@@ -41,7 +41,7 @@ struct Entry {
 /// What an analysis depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Key<'a> {
-    pub(super) state: &'a Arc<State>,
+    pub(super) state: &'a State,
     /// Tells apart what the text is asked about.
     pub(super) variant: u8,
     /// The text, or its [`literal_key`](super::literal_key).
@@ -66,7 +66,7 @@ impl Cache {
             return;
         }
         let entry = Entry {
-            state: key.state.clone(),
+            state: *key.state.id(),
             variant: key.variant,
             text: key.text.into(),
             analysis: analysis.clone(),
@@ -76,7 +76,7 @@ impl Cache {
     }
 
     fn hash(&self, key: Key<'_>) -> u64 {
-        self.hasher.hash_one((key.state.id(), key.variant, key.text))
+        self.hasher.hash_one((key.state.id().as_bytes(), key.variant, key.text))
     }
 
     fn shard(&self, hash: u64) -> std::sync::MutexGuard<'_, Shard> {
@@ -97,9 +97,7 @@ impl Shard {
 impl Entry {
     /// The hash is only a place: everything is compared.
     fn matches(&self, key: Key<'_>) -> bool {
-        self.variant == key.variant
-            && *self.text == *key.text
-            && (Arc::ptr_eq(&self.state, key.state) || *self.state == **key.state)
+        self.variant == key.variant && *self.text == *key.text && self.state == *key.state.id()
     }
 }
 

@@ -126,6 +126,8 @@ pub struct Session {
     log: Option<Vec<(Arc<[Step]>, bool)>>,
     numbers: u64,
     outstanding: usize,
+    /// What is possible, or was reported, may be more than what is: there is something to settle.
+    moved: bool,
     /// Something since was sent that is not proven to only read.
     wrote: bool,
     prepared: Candidates<Prepared>,
@@ -169,6 +171,7 @@ impl Session {
             log: Some(Vec::new()),
             numbers: 0,
             outstanding: 0,
+            moved: true,
             wrote: false,
             prepared: Candidates { names: HashMap::new() },
             portals: Candidates { names: HashMap::new() },
@@ -252,6 +255,7 @@ impl Session {
         }
         // Names are no part of a transaction; what is left is told apart when all is settled.
         if sent.steps.iter().any(is_logged) || !completed {
+            self.moved = true;
             match &mut self.log {
                 Some(log) if log.len() < LOG_MAX => log.push((sent.steps, completed)),
                 _ => self.log = None,
@@ -261,6 +265,7 @@ impl Session {
 
     /// The upstream reported an error, of whatever it was: what the transaction changed so far may be taken back.
     pub fn failed(&mut self) {
+        self.moved = true;
         match &mut self.log {
             Some(log) if log.last().is_some_and(|(steps, completed)| steps.is_empty() && !completed) => {}
             Some(log) if log.len() < LOG_MAX => log.push((Arc::new([]), false)),
@@ -277,6 +282,7 @@ impl Session {
 
     /// The upstream reported a setting.
     pub fn parameter_status(&mut self, name: &str, value: &str) {
+        self.moved = true;
         match name {
             "standard_conforming_strings" => {
                 self.reported_strings = if value == "on" { Strings::Standard } else { Strings::Escapes };
@@ -417,6 +423,7 @@ impl Session {
             log: None,
             numbers: self.numbers,
             outstanding: 1,
+            moved: true,
             wrote: self.wrote,
             prepared: self.prepared.clone(),
             portals: self.portals.clone(),
@@ -428,6 +435,7 @@ impl Session {
         if steps.is_empty() {
             return;
         }
+        self.moved = true;
         for step in steps {
             match step {
                 Step::Prepare(name, text) => {
@@ -480,6 +488,9 @@ impl Session {
     /// Nothing is outstanding and no transaction is open: what was possible becomes what is.
     fn settle(&mut self) {
         self.wrote = false;
+        if !std::mem::take(&mut self.moved) {
+            return;
+        }
         let log = self.log.replace(Vec::new());
         let (paths, roles) = match &log {
             Some(log) if log.is_empty() => (self.settled_paths.clone(), self.settled_roles.clone()),

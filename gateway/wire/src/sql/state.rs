@@ -1,7 +1,7 @@
 //! What names can stand for: the part of a session's state that resolution depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::catalog::{Function, Known, Operator, RelationId};
@@ -16,14 +16,15 @@ const MADE_MAX: usize = 4096;
 /// A search path as it was set; `$user` stands as it is.
 pub(super) type Path = Arc<[Arc<str>]>;
 
-/// Everything that the meaning of a name depends on besides the catalog. It is hashed once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Everything that the meaning of a name depends on besides the catalog. It is hashed once, so well that an equal hash is equality: sessions
+/// share what was found out in states of the same hash, whoever chose their names.
+#[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) names: Names,
     pub(super) session_role: Arc<str>,
     /// The possible search paths as the server looks through them; none: any.
     searches: Option<Vec<Search>>,
-    id: u64,
+    id: blake3::Hash,
 }
 
 /// A search path with `$user` and `pg_catalog` in their places.
@@ -68,6 +69,19 @@ pub(super) enum Made {
     Somewhere,
 }
 
+/// Feeds a collision-resistant hash with what `Hash` tells of a value; of the names it tells lengths or ends, so that no two spell the same.
+struct Digest(blake3::Hasher);
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finalize().as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+    }
+}
+
 /// What a relation's name can stand for.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -82,9 +96,9 @@ pub(super) struct Found {
 
 impl State {
     pub(super) fn new(names: Names, session_role: Arc<str>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (&names, &session_role).hash(&mut hasher);
-        Self { id: hasher.finish(), searches: names.searches(), names, session_role }
+        let mut digest = Digest(blake3::Hasher::new());
+        (&names, &session_role).hash(&mut digest);
+        Self { id: digest.0.finalize(), searches: names.searches(), names, session_role }
     }
 
     /// In which the catalog itself spells definitions: with every name qualified that is not PostgreSQL's own.
@@ -93,8 +107,9 @@ impl State {
         Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""))
     }
 
-    pub(super) fn id(&self) -> u64 {
-        self.id
+    /// The same for equal states, and for no others.
+    pub(super) fn id(&self) -> &blake3::Hash {
+        &self.id
     }
 
     /// What a relation's name, qualified or not, can stand for.
