@@ -30,6 +30,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How many bytes may wait for the disk before the client is read no further.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
+/// How many bytes are read behind a frame that waits for the upstream's next.
+const STALLED_BYTES_MAX: usize = 64 << 10;
+
 /// Relays until the conversation ends; says why it did.
 ///
 /// Not cancel safe: dropping it leaves commands without an outcome.
@@ -140,7 +143,9 @@ where
                     Poll::Pending => {}
                 }
             }
-            if self.client_may_speak() && self.stalled.is_none() {
+            // Behind a stalled frame a little is read, so that a client that leaves meanwhile is noticed.
+            let stalled = self.stalled.is_some() && self.client.unread_bytes() >= STALLED_BYTES_MAX;
+            if self.client_may_speak() && !stalled {
                 match self.client.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => moved = true,
                     Poll::Ready(Ok(false) | Err(_)) => {

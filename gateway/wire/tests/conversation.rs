@@ -271,3 +271,26 @@ fn the_texts_of_prepared_statements_are_bounded_in_bytes() {
         hear(&mut machine, ready(b'I'));
     }
 }
+
+#[test]
+fn a_portal_too_many_is_refused_and_the_connection_lives_on() {
+    let mut machine = conversation();
+    let bound = || -> Frame { Message::build(b'2', |_| ()).into() };
+    let parsed = || -> Frame { Message::build(b'1', |_| ()).into() };
+    assert_eq!(say(&mut machine, parse("s", "select 1")), "ask P ×1");
+    hear(&mut machine, parsed());
+    for number in 0..gatebook_wire::limits::NAMES_MAX {
+        assert_eq!(say(&mut machine, bind(&format!("p{number}"), "s")), "relay B");
+        hear(&mut machine, bound());
+    }
+    endings(&mut machine);
+    assert_eq!(say(&mut machine, bind("one more", "s")), "ask B ×1");
+    assert_eq!(machine.refuse(&no()).upstream.tag(), b'P', "nothing of it goes on");
+    assert_eq!(say(&mut machine, execute("one more")), "hold");
+    assert_eq!(say(&mut machine, bare(b'S')), "relay S");
+    assert_eq!(code(&hear(&mut machine, failure("42601"))), "42501");
+    hear(&mut machine, ready(b'I'));
+    assert_eq!(endings(&mut machine), [(1, Ending::Refused)]);
+    // The end of the transaction closed them all.
+    assert_eq!(say(&mut machine, bind("p0", "s")), "relay B");
+}

@@ -293,10 +293,6 @@ impl Conversation {
         if self.portal_bytes + bytes > limits::PORTAL_BYTES_MAX {
             self.portal_bytes = self.portals.values().map(|portal| portal.bytes).sum();
         }
-        self.portal_bytes += bytes;
-        if self.portals.len() >= limits::NAMES_MAX || self.portal_bytes > limits::PORTAL_BYTES_MAX {
-            return Err(Violation("too many open portals, or too many bytes of parameters in them".into()));
-        }
         let parameters = parameters(prepared.as_deref(), &formats, values)?;
         // The server plans anew with the settings of now, so the text is analysed anew.
         let text = prepared.map_or_else(|| statement.clone(), |prepared| prepared.text.clone());
@@ -305,12 +301,29 @@ impl Conversation {
         } else {
             self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot())
         };
+        if self.portals.len() >= limits::NAMES_MAX || self.portal_bytes + bytes > limits::PORTAL_BYTES_MAX {
+            return Ok(self.refuse_bind(&text, analysis, message));
+        }
+        self.portal_bytes += bytes;
         let name = String::from_utf8_lossy(&portal);
         let sent =
             analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
         self.portals.sent(&portal, self.batch, Some(Arc::new(Portal { text, analysis, parameters, bytes })));
         self.outstanding.push_back(Expected::Bind { name: portal, sent });
         Ok(ClientStep::Relay(message.into()))
+    }
+
+    /// More portals, or more bytes in them, than are kept: no Bind is a command, but this one is refused like one.
+    fn refuse_bind(&mut self, text: &Bytes, runs: Arc<Analysis>, message: Message) -> ClientStep<Frame> {
+        let commands = commands(text, &runs, Phase::Prepare, &[]);
+        let requests = self.requests(commands.len());
+        let expected =
+            Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in: false };
+        let refusal = Refusal {
+            message: "so many open portals, or so many bytes of parameters in them".into(),
+            hint: Some("end the transaction, or send a Sync more often".into()),
+        };
+        self.ask(Asked { expected, prepared: None, runs, requests }, commands, message, Some(refusal))
     }
 
     fn execute(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {

@@ -1,0 +1,467 @@
+//! The recorder: what sessions say is written into the ledger by one thread, many records with one write and one sync.
+//!
+//! This is the only place in the gateway that names the ledger. A session puts a record into a bounded queue and gets a ticket; once the
+//! record is durable, the session's signal says so. Nothing is acknowledged that is not on the disk.
+//!
+//! If the ledger cannot be written, every session is told to end and new ones are refused. The writer is never asked again after a failure:
+//! the ledger is opened anew, through its recovery, which also closes the sessions that were cut off; then the gateway serves again.
+
+mod book;
+mod thread;
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gatebook_ledger::event::{self, Body};
+use gatebook_ledger::{Directory, Kind, Storage};
+use gatebook_wire::protocol::EndReason;
+use parking_lot::{Condvar, Mutex};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::config::LedgerConfig;
+use crate::identity::Principal;
+use crate::policy::{Decision, PolicySet, Standing, SubjectKind};
+use crate::session::{Signal, Signals, Target, Ticket};
+
+pub(crate) use book::{Book, CommandEntry, OutcomeEntry, Ruled};
+pub(crate) use thread::Found;
+use thread::{Opener, Thread};
+
+/// How many bytes of records may wait for the writer before sessions stop reading.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Why a record was not made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Unavailable {
+    /// The ledger failed, or has not come back yet.
+    #[error("the ledger cannot be written")]
+    Failed,
+    /// The disk took too long.
+    #[error("the ledger's disk did not answer in time")]
+    Deadline,
+}
+
+/// Why the recorder cannot start.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    /// The ledger cannot be opened.
+    #[error("{path}: {error}")]
+    Open {
+        /// The ledger's folder.
+        path: PathBuf,
+        /// Why.
+        error: gatebook_ledger::OpenError,
+    },
+    /// Its keys cannot be used.
+    #[error("{path}: {error}")]
+    Keys {
+        /// The keys' folder.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// Its origin is no name.
+    #[error("ledger.origin {0:?} is not a name that checkpoints can carry")]
+    Origin(String),
+    /// The system failed us.
+    #[error("{path}: {error}")]
+    System {
+        /// What was touched.
+        path: PathBuf,
+        /// How.
+        error: std::io::Error,
+    },
+}
+
+/// The recorder of one gateway.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    queued_bytes: AtomicUsize,
+    failed: AtomicBool,
+    refuses_sessions: AtomicBool,
+    stopping: AtomicBool,
+    stopped: Mutex<bool>,
+    stopped_changed: Condvar,
+    /// When the oldest record that is not durable was taken up, in milliseconds since `started`; 0 for none.
+    syncing_since: AtomicU64,
+    started: Instant,
+    slots: Mutex<Vec<Weak<Slot>>>,
+    entries: AtomicU64,
+    commands: AtomicU64,
+    /// How many sessions have a command under way.
+    busy: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Whether somebody waits for what is queued; what nobody waits for is written with what comes next, or a moment later.
+    wanted: bool,
+    items: Vec<Item>,
+    bytes: Vec<u8>,
+    starved: Vec<Weak<Slot>>,
+}
+
+/// One record on its way; its body and payload stand behind each other in the queue's bytes.
+struct Item {
+    kind: Kind,
+    time_ns: u64,
+    slot: Option<Arc<Slot>>,
+    ticket: Ticket,
+    body_bytes: usize,
+    bytes: usize,
+}
+
+/// What a session, or one who waits for a single record, shares with the writer.
+pub(crate) struct Slot {
+    signal: Signal,
+    /// The number of the session whose records come through it; 0 until it is opened, and for records of none.
+    session: AtomicU64,
+    tickets: AtomicU64,
+}
+
+impl Signals for Slot {
+    fn signal(&self) -> &Signal {
+        &self.signal
+    }
+}
+
+impl Slot {
+    fn new() -> Arc<Slot> {
+        Slot::beside(0)
+    }
+
+    /// A slot for records of the session of this number, besides the session's own: who waits there is woken by nothing else.
+    fn beside(session: u64) -> Arc<Slot> {
+        let session = AtomicU64::new(session);
+        Arc::new(Slot { signal: Signal::default(), session, tickets: AtomicU64::new(0) })
+    }
+
+    /// Waits until `ticket` is durable.
+    async fn durable(&self, ticket: Ticket, deadline: Duration) -> Result<(), Unavailable> {
+        let durable = poll_fn(|cx| {
+            self.signal.register(cx);
+            self.signal.wait_for(ticket);
+            if self.signal.durable() >= ticket {
+                return Poll::Ready(Ok(()));
+            }
+            if self.signal.ending() == Some(EndReason::LedgerUnavailable) {
+                return Poll::Ready(Err(Unavailable::Failed));
+            }
+            Poll::Pending
+        });
+        timeout(deadline, durable).await.unwrap_or(Err(Unavailable::Deadline))
+    }
+}
+
+impl Shared {
+    /// Queues a record, and has it written at once.
+    fn push<B: Body>(&self, slot: Option<&Arc<Slot>>, body: &B, payload: Option<&B::Payload>) -> Ticket {
+        let ticket = self.queue(slot, body, payload);
+        self.want();
+        ticket
+    }
+
+    /// Has what is queued written at once.
+    fn want(&self) {
+        self.queue.lock().wanted = true;
+        self.filled.notify_one();
+    }
+
+    /// Queues a record; its ticket counts from 1 within its slot.
+    fn queue<B: Body>(&self, slot: Option<&Arc<Slot>>, body: &B, payload: Option<&B::Payload>) -> Ticket {
+        self.queue_encoded(slot, B::KIND, |bytes| event::encode(body, payload, bytes))
+    }
+
+    fn queue_encoded(
+        &self,
+        slot: Option<&Arc<Slot>>,
+        kind: Kind,
+        encode: impl FnOnce(&mut Vec<u8>) -> usize,
+    ) -> Ticket {
+        let time_ns = now_ns();
+        let mut queue = self.queue.lock();
+        let before = queue.bytes.len();
+        let body_bytes = encode(&mut queue.bytes);
+        let bytes = queue.bytes.len() - before;
+        let ticket = slot.map_or(0, |slot| slot.tickets.fetch_add(1, Ordering::Relaxed) + 1);
+        queue.items.push(Item { kind, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
+        // Under the lock, so that the writer cannot take it off before it is on.
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        drop(queue);
+        ticket
+    }
+
+    fn enroll(&self, slot: &Arc<Slot>) {
+        let mut slots = self.slots.lock();
+        if slots.len() == slots.capacity() {
+            slots.retain(|slot| slot.strong_count() > 0);
+        }
+        slots.push(Arc::downgrade(slot));
+        drop(slots);
+        if self.failed.load(Ordering::Acquire) {
+            slot.signal.end(EndReason::LedgerUnavailable);
+        }
+    }
+
+    /// Ends every session: nothing passes unrecorded.
+    fn end_all(&self) -> usize {
+        let slots = std::mem::take(&mut *self.slots.lock());
+        slots
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|slot| slot.signal.end(EndReason::LedgerUnavailable))
+            .count()
+    }
+}
+
+/// A session's opening as it is recorded.
+pub(crate) struct Opened<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) standing: &'a Standing,
+    pub(crate) decision: &'a Decision,
+    pub(crate) source: SocketAddr,
+    pub(crate) application: &'a str,
+    pub(crate) expires: SystemTime,
+    pub(crate) shadow: bool,
+}
+
+/// A revocation as it is recorded.
+pub(crate) struct Revoked<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) reason: &'a str,
+    pub(crate) by: &'a str,
+}
+
+/// Refused logins as they are recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedLogin {
+    pub(crate) source: String,
+    pub(crate) resource: String,
+    pub(crate) cause: &'static str,
+    pub(crate) detail: String,
+    pub(crate) count: u64,
+}
+
+impl Recorder {
+    /// Opens the ledger, or creates it where there is none, and starts the writer.
+    ///
+    /// # Errors
+    /// [`StartError`]: without a ledger nothing is served.
+    pub(crate) fn start(config: &LedgerConfig) -> Result<(Recorder, Found), StartError> {
+        let directory = Directory::create(&config.path)
+            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        Recorder::over(config, Arc::new(directory))
+    }
+
+    /// The same over any storage.
+    pub(crate) fn over(
+        config: &LedgerConfig,
+        storage: Arc<dyn Storage>,
+    ) -> Result<(Recorder, Found), StartError> {
+        let opener = Opener::new(config.clone(), storage);
+        let (writer, found) = opener.open()?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            queued_bytes: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            refuses_sessions: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            stopped: Mutex::new(false),
+            stopped_changed: Condvar::new(),
+            syncing_since: AtomicU64::new(0),
+            started: Instant::now(),
+            slots: Mutex::default(),
+            entries: AtomicU64::new(0),
+            commands: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+        });
+        opener.keep_reserve();
+        let thread = Thread::new(shared.clone(), opener);
+        std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || thread.run(writer))
+            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        Ok((Recorder { shared }, found))
+    }
+
+    /// Whether new sessions are refused: the ledger failed, or its disk is nearly full.
+    pub(crate) fn refuses_sessions(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire) || self.shared.refuses_sessions.load(Ordering::Acquire)
+    }
+
+    /// Refuses new sessions, or takes them again: the disk's space says so.
+    pub(crate) fn refuse_sessions(&self, refuse: bool) {
+        self.shared.refuses_sessions.store(refuse, Ordering::Release);
+    }
+
+    /// How long the oldest record that is not durable has been waiting.
+    pub(crate) fn stalled_for(&self) -> Duration {
+        match self.shared.syncing_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => self.shared.started.elapsed().saturating_sub(Duration::from_millis(since)),
+        }
+    }
+
+    /// Ends every session because the disk does not answer.
+    pub(crate) fn end_all(&self) -> usize {
+        self.shared.end_all()
+    }
+
+    /// Opens a session in the ledger; durable when it returns.
+    pub(crate) async fn open_session(
+        &self,
+        opened: &Opened<'_>,
+        deadline: Duration,
+    ) -> Result<Book, Unavailable> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(Unavailable::Failed);
+        }
+        let slot = Slot::new();
+        self.shared.enroll(&slot);
+        let standing = opened.standing;
+        let principal = |link: &crate::policy::Subject, name: &str| event::Principal {
+            groups: link.groups().iter().map(|group| Cow::Owned(group.to_string())).collect(),
+            issuer: Cow::Owned(link.issuer().to_owned()),
+            kind: Cow::Borrowed(match link.kind() {
+                SubjectKind::User => "user",
+                SubjectKind::Service => "service",
+            }),
+            name: Cow::Owned(name.to_owned()),
+            subject: Cow::Owned(link.subject().to_owned()),
+        };
+        let Some((first, actors)) = standing.chain.split_first() else { return Err(Unavailable::Failed) };
+        let body = event::SessionOpenedBody { protocol: standing.protocol.into(), shadow: opened.shadow };
+        let payload = event::SessionOpenedPayload {
+            actors: actors.iter().map(|actor| principal(actor, actor.subject())).collect(),
+            application: opened.application.into(),
+            database: (&*standing.database).into(),
+            expires_s: opened.expires.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            policies: opened.decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
+            principal: principal(first, opened.principal.name()),
+            resource: (&*standing.resource).into(),
+            role: (&*standing.role).into(),
+            source: opened.source.to_string().into(),
+            token: (&**opened.principal.token_id()).into(),
+        };
+        let ticket = self.shared.push(Some(&slot), &body, Some(&payload));
+        slot.durable(ticket, deadline).await?;
+        Ok(Book::new(self.shared.clone(), slot))
+    }
+
+    /// Records a revocation; durable when it returns.
+    pub(crate) async fn record_revocation(
+        &self,
+        revoked: &Revoked<'_>,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let (target, principal, session) = match revoked.target {
+            Target::Principal(id) => ("principal", Some(id.as_str().into()), None),
+            Target::Session(number) => ("session", None, Some(*number)),
+        };
+        let body = event::RevocationBody { target: target.into() };
+        let payload = event::RevocationPayload {
+            by: revoked.by.into(),
+            principal,
+            reason: revoked.reason.into(),
+            session,
+        };
+        self.record(&body, Some(&payload), deadline).await
+    }
+
+    /// Records that policies took effect; durable when it returns.
+    pub(crate) async fn record_policies(
+        &self,
+        set: &PolicySet,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let body = event::PolicyLoadedBody { hash: set_hash(set).into(), policies: set.len() as u64 };
+        let files = set
+            .files()
+            .iter()
+            .map(|file| event::PolicyFile { name: (&*file.name).into(), text: (&*file.text).into() });
+        self.record(&body, Some(&event::PolicyLoadedPayload { files: files.collect() }), deadline).await
+    }
+
+    /// Records that an edit of the policies was not taken.
+    pub(crate) fn record_rejected_policies(&self, stays: &PolicySet, mistakes: &[String]) {
+        let body = event::PolicyRejectedBody { stays: set_hash(stays).into() };
+        let payload = event::PolicyRejectedPayload {
+            mistakes: mistakes.iter().map(|line| line.as_str().into()).collect(),
+        };
+        self.shared.push(None, &body, Some(&payload));
+    }
+
+    /// Records that the gateway serves, and by what configuration; durable when it returns.
+    pub(crate) async fn record_start(
+        &self,
+        text: &str,
+        resources: usize,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let body = event::GatewayStartedBody { version: env!("CARGO_PKG_VERSION").into() };
+        self.record(&body, None, deadline).await?;
+        let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        let body = event::ConfigLoadedBody { hash: hash.into(), resources: resources as u64 };
+        self.record(&body, Some(&event::ConfigLoadedPayload { text: text.into() }), deadline).await
+    }
+
+    /// Records refused logins. Nobody waits for it.
+    pub(crate) fn record_refused_login(&self, refused: &RefusedLogin) {
+        let body = event::LoginRefusedBody { cause: refused.cause.into(), count: refused.count };
+        let payload = event::LoginRefusedPayload {
+            detail: refused.detail.as_str().into(),
+            resource: refused.resource.as_str().into(),
+            source: refused.source.as_str().into(),
+        };
+        self.shared.push(None, &body, Some(&payload));
+    }
+
+    async fn record<B: Body>(
+        &self,
+        body: &B,
+        payload: Option<&B::Payload>,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        if self.shared.failed.load(Ordering::Acquire) {
+            return Err(Unavailable::Failed);
+        }
+        let slot = Slot::new();
+        self.shared.enroll(&slot);
+        let ticket = self.shared.push(Some(&slot), body, payload);
+        slot.durable(ticket, deadline).await
+    }
+
+    /// Writes what is left, publishes a last checkpoint, and stops. Blocks until it is done, at most for `deadline`.
+    pub(crate) fn stop(&self, deadline: Duration) {
+        self.shared.push(None, &event::GatewayStoppedBody { reason: "signal".into() }, None);
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.filled.notify_one();
+        let mut stopped = self.shared.stopped.lock();
+        if !*stopped {
+            self.shared.stopped_changed.wait_for(&mut stopped, deadline);
+        }
+    }
+}
+
+fn set_hash(set: &PolicySet) -> String {
+    blake3::Hash::from_bytes(*set.hash()).to_hex().to_string()
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

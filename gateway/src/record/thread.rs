@@ -1,0 +1,381 @@
+//! The writer's thread, and how it opens the ledger: the first time, and again after a failure.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use gatebook_ledger::event;
+use gatebook_ledger::{Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
+use gatebook_wire::protocol::EndReason;
+
+use super::{Item, Shared, Slot, StartError, now_ns};
+use crate::config::LedgerConfig;
+use crate::session::{Signal, Ticket};
+
+/// Room on the ledger's disk that is kept for the last words: the close of every session that a full disk cut off.
+const RESERVE_BYTES: usize = 4 << 20;
+
+/// The name of the file that keeps it.
+const RESERVE: &str = "reserve";
+
+/// How long a record that nobody waits for may lie in memory.
+const UNWANTED_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// How long to wait before the ledger is opened again after it failed.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// What was found when the ledger was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// How many entries there were.
+    pub(crate) entries: u64,
+    /// How many sessions a crash had left open.
+    pub(crate) abandoned: usize,
+    /// Whether a torn tail was cut off.
+    pub(crate) cut: bool,
+    /// Principals that stay out.
+    pub(crate) revoked: HashSet<String>,
+}
+
+/// Opens the ledger, the first time and after a failure.
+pub(super) struct Opener {
+    config: LedgerConfig,
+    storage: Arc<dyn Storage>,
+}
+
+impl Opener {
+    pub(super) fn new(config: LedgerConfig, storage: Arc<dyn Storage>) -> Opener {
+        Opener { config, storage }
+    }
+
+    pub(super) fn open(&self) -> Result<(Writer, Found), StartError> {
+        let path = &self.config.path;
+        let loaded = keys::load_or_create(&self.config.keys)
+            .map_err(|error| StartError::Keys { path: self.config.keys.clone(), error: error.to_string() })?;
+        let failed = |error| StartError::Open { path: path.clone(), error };
+        let exists = self
+            .storage
+            .list("")
+            .map_err(|error| failed(error.into()))?
+            .iter()
+            .any(|name| name == "ledger.toml");
+        let salts = || Box::new(SystemSalts::default());
+        let mut found = Found::default();
+        let mut writer = if exists {
+            let opened =
+                Writer::open(self.storage.clone(), Box::new(loaded), salts(), Limits::default(), now_ns());
+            let (writer, recovery) = opened.map_err(failed)?;
+            found.entries = recovery.entries;
+            found.abandoned = recovery.open_sessions.len();
+            found.cut = recovery.cut.is_some();
+            found.revoked = self.revoked().map_err(|error| failed(error.into()))?;
+            writer
+        } else {
+            let origin = Origin::new(&self.config.origin)
+                .map_err(|_| StartError::Origin(self.config.origin.clone()))?;
+            Writer::create(
+                self.storage.clone(),
+                &origin,
+                Box::new(loaded),
+                salts(),
+                Limits::default(),
+                now_ns(),
+            )
+            .map_err(failed)?
+        };
+        self.close_abandoned(&mut writer)
+            .map_err(|error| failed(gatebook_ledger::OpenError::Storage(std::io::Error::other(error))))?;
+        Ok((writer, found))
+    }
+
+    /// Keeps room for the last words; tells whether there was any.
+    pub(super) fn keep_reserve(&self) -> bool {
+        let path = self.config.path.join(RESERVE);
+        let kept = || {
+            if std::fs::metadata(&path).is_ok_and(|file| file.len() == RESERVE_BYTES as u64) {
+                return Ok(());
+            }
+            let mut file = std::fs::File::create(&path)?;
+            // Written, not only claimed: some filesystems give no room for zeros that nobody wrote.
+            std::io::Write::write_all(&mut file, &vec![0xa5; RESERVE_BYTES])?;
+            file.sync_all()
+        };
+        let result: std::io::Result<()> = kept();
+        if result.is_err() {
+            self.release_reserve();
+        }
+        result.is_ok()
+    }
+
+    /// Gives the room up.
+    fn release_reserve(&self) {
+        let _ = std::fs::remove_file(self.config.path.join(RESERVE));
+    }
+
+    /// The principals that were revoked: the ledger is the only store of that.
+    fn revoked(&self) -> std::io::Result<HashSet<String>> {
+        let mut revoked = HashSet::new();
+        gatebook_ledger::reader::visit(self.storage.as_ref(), None, |item| {
+            if let gatebook_ledger::reader::Item::Entry { entry, payload, .. } = item
+                && entry.header.kind == event::REVOCATION
+                && let Ok(event::Decoded::Revocation(Some(payload))) =
+                    event::decode(entry.header.kind, entry.body, payload)
+            {
+                revoked.extend(payload.principal.map(Cow::into_owned));
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(revoked)
+    }
+
+    /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.
+    fn close_abandoned(&self, writer: &mut Writer) -> Result<(), gatebook_ledger::WriteError> {
+        let body = event::SessionClosedBody {
+            commands: None,
+            fed_bytes: None,
+            reason: "crash".into(),
+            refused: None,
+            to_client_bytes: None,
+        };
+        let mut json = Vec::new();
+        event::encode(&body, None, &mut json);
+        for session in writer.open_sessions() {
+            let draft = gatebook_ledger::Draft {
+                kind: Kind::SESSION_CLOSED,
+                time_ns: now_ns(),
+                session,
+                body: &json,
+                payload: b"",
+            };
+            writer.stage(&draft)?;
+        }
+        writer.write()?;
+        writer.sync().map(drop)
+    }
+}
+
+/// The writer's thread.
+pub(super) struct Thread {
+    shared: Arc<Shared>,
+    opener: Opener,
+    items: Vec<Item>,
+    bytes: Vec<u8>,
+}
+
+/// Why the writer's loop ended.
+enum Halt {
+    Stopped,
+    Failed(String),
+}
+
+impl Thread {
+    pub(super) fn new(shared: Arc<Shared>, opener: Opener) -> Thread {
+        Thread { shared, opener, items: Vec::new(), bytes: Vec::new() }
+    }
+
+    /// Writes until it is told to stop.
+    pub(super) fn run(mut self, mut writer: Writer) {
+        loop {
+            match self.write(&mut writer) {
+                Halt::Stopped => {
+                    if let Err(error) = writer.close(now_ns()) {
+                        tracing::error!(%error, "the ledger's last checkpoint was not written; what was acknowledged is there");
+                    }
+                    *self.shared.stopped.lock() = true;
+                    self.shared.stopped_changed.notify_all();
+                    return;
+                }
+                Halt::Failed(error) => {
+                    // What could not be written belongs to sessions that end now.
+                    self.drop_taken();
+                    self.shared.failed.store(true, Ordering::Release);
+                    let sessions = self.shared.end_all();
+                    tracing::error!(
+                        path = %self.opener.config.path.display(), %error, sessions,
+                        "ledger: cannot write; these sessions ended and new ones are refused. Free space or mend the disk; the gateway resumes by itself"
+                    );
+                    drop(writer);
+                    self.opener.release_reserve();
+                    match self.reopen() {
+                        Some(reopened) => writer = reopened,
+                        None => {
+                            *self.shared.stopped.lock() = true;
+                            self.shared.stopped_changed.notify_all();
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the ledger again, and again until it can be written or the gateway stops.
+    fn reopen(&mut self) -> Option<Writer> {
+        let mut told = String::new();
+        loop {
+            std::thread::sleep(REOPEN_PAUSE);
+            self.take(Duration::ZERO);
+            // What was queued belongs to sessions that have ended.
+            self.drop_taken();
+            if self.shared.stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            match self.opener.open() {
+                // The last words are written; without room for the next ones nothing more is begun.
+                Ok(_) if !self.opener.keep_reserve() => {
+                    let error = "no room to go on; free some space".to_owned();
+                    if error != told {
+                        tracing::error!(%error, "ledger: its sessions are closed, and new ones are refused");
+                        told = error;
+                    }
+                }
+                Ok((writer, found)) => {
+                    self.shared.syncing_since.store(0, Ordering::Release);
+                    self.shared.failed.store(false, Ordering::Release);
+                    tracing::warn!(
+                        entries = found.entries,
+                        closed = found.abandoned,
+                        "ledger: can be written again; sessions are taken"
+                    );
+                    return Some(writer);
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != told {
+                        tracing::error!(%error, "ledger: still cannot be opened");
+                        told = error;
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, writer: &mut Writer) -> Halt {
+        let mut next_checkpoint = Instant::now() + self.opener.config.checkpoint_interval;
+        loop {
+            self.take(UNWANTED_WAIT_MAX);
+            let stopping = self.shared.stopping.load(Ordering::Acquire) && self.items.is_empty();
+            if !self.items.is_empty()
+                && let Err(error) = self.commit(writer)
+            {
+                return Halt::Failed(error.to_string());
+            }
+            if stopping {
+                return Halt::Stopped;
+            }
+            if Instant::now() >= next_checkpoint {
+                next_checkpoint = Instant::now() + self.opener.config.checkpoint_interval;
+                if let Err(error) = self.publish(writer) {
+                    return Halt::Failed(error);
+                }
+            }
+        }
+    }
+
+    /// Takes what is queued, after waiting for at most `pause` for somebody to want it.
+    fn take(&mut self, pause: Duration) {
+        let mut queue = self.shared.queue.lock();
+        if !queue.wanted && !self.shared.stopping.load(Ordering::Acquire) {
+            self.shared.filled.wait_for(&mut queue, pause);
+        }
+        queue.wanted = false;
+        std::mem::swap(&mut self.items, &mut queue.items);
+        std::mem::swap(&mut self.bytes, &mut queue.bytes);
+        let starved = std::mem::take(&mut queue.starved);
+        drop(queue);
+        self.shared.queued_bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        starved.iter().filter_map(Weak::upgrade).for_each(|slot| slot.signal.wake());
+    }
+
+    fn drop_taken(&mut self) {
+        self.items.clear();
+        self.bytes.clear();
+    }
+
+    /// Stages, writes and syncs what was taken, and tells the sessions.
+    fn commit(&mut self, writer: &mut Writer) -> Result<(), gatebook_ledger::WriteError> {
+        let since = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        self.shared.syncing_since.store(since, Ordering::Release);
+        let mut at = 0;
+        for item in &mut self.items {
+            let (body, payload) = self.bytes[at..at + item.bytes].split_at(item.body_bytes);
+            at += item.bytes;
+            let session = match (&item.slot, item.kind) {
+                (Some(slot), Kind::SESSION_OPENED) => {
+                    slot.session.store(writer.next_session(), Ordering::Release);
+                    writer.next_session()
+                }
+                (Some(slot), _) => slot.session.load(Ordering::Acquire),
+                (None, _) => 0,
+            };
+            // What comes for a session that was closed has nowhere to go: a cancel request that lost the race.
+            if session != 0 && item.kind != Kind::SESSION_OPENED && writer.session_entries(session).is_none()
+            {
+                // It is not there, so nobody is told that it is.
+                if let Some(slot) = item.slot.take() {
+                    slot.signal.end(EndReason::LedgerUnavailable);
+                }
+                continue;
+            }
+            writer.stage(&gatebook_ledger::Draft {
+                kind: item.kind,
+                time_ns: item.time_ns,
+                session,
+                body,
+                payload,
+            })?;
+        }
+        writer.write()?;
+        self.tell(Signal::made_written);
+        writer.sync()?;
+        self.shared.syncing_since.store(0, Ordering::Release);
+        self.tell(Signal::made_durable);
+        self.shared.entries.fetch_add(self.items.len() as u64, Ordering::Relaxed);
+        self.drop_taken();
+        Ok(())
+    }
+
+    /// Tells each session its last ticket of this batch.
+    fn tell(&self, tell: impl Fn(&Signal, Ticket)) {
+        let slots = self.items.iter().filter_map(|item| Some((item.slot.as_ref()?, item.ticket)));
+        let mut last: Option<(&Arc<Slot>, Ticket)> = None;
+        for (slot, ticket) in slots {
+            match &mut last {
+                Some((known, told)) if Arc::ptr_eq(known, slot) => *told = ticket,
+                _ => {
+                    if let Some((known, told)) = last.replace((slot, ticket)) {
+                        tell(&known.signal, told);
+                    }
+                }
+            }
+        }
+        if let Some((known, told)) = last {
+            tell(&known.signal, told);
+        }
+    }
+
+    fn publish(&self, writer: &mut Writer) -> Result<(), String> {
+        let publication = writer.publish(now_ns()).map_err(|error| error.to_string())?;
+        let Some(publication) = publication else { return Ok(()) };
+        publication.store(self.opener.storage.as_ref()).map_err(|error| error.to_string())?;
+        for copy in &self.opener.config.checkpoint_copies {
+            if let Err(error) = replace(copy, &publication.note) {
+                tracing::error!(path = %copy.display(), %error, "cannot copy the checkpoint; an older one is all that is anchored there");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file whole: a reader sees the old checkpoint or the new one.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()
+}
