@@ -325,6 +325,7 @@ fn issuer(issuer: &config::IssuerConfig) -> IssuerConfig {
     let mut wanted = IssuerConfig::new(&issuer.name, &issuer.url, "");
     wanted.audience.clone_from(&issuer.audience);
     wanted.access_token_audience.clone_from(&issuer.access_token_audience);
+    wanted.authorized_parties.clone_from(&issuer.authorized_parties);
     wanted.groups_claim.clone_from(&issuer.groups_claim);
     wanted.groups.clone_from(&issuer.groups);
     wanted.principal = match issuer.principal {

@@ -262,6 +262,13 @@ pub(super) const KEYS: &[Key] = &[
         "The `aud` that an access token (RFC 9068, `at+jwt`) must carry.",
     ),
     key_of(
+        "identity.issuer.authorized_parties",
+        Takes::Texts,
+        Means("a token given to any client of this issuer will do, where its audience is ours"),
+        "The clients (`azp`, `client_id`) that a token may have been given to: any other client's access token is refused, and an ID token \
+         may name one of these beside its audience.",
+    ),
+    key_of(
         "identity.issuer.groups_claim",
         Takes::Text,
         Means("no claim is taken as a list of groups"),

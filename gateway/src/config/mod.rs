@@ -85,6 +85,8 @@ pub struct IssuerConfig {
     pub audience: Option<String>,
     /// The `aud` of access tokens; without one they are refused.
     pub access_token_audience: Option<String>,
+    /// The clients that a token may have been given to; any where there are none.
+    pub authorized_parties: Vec<String>,
     /// The claim that lists groups.
     pub groups_claim: Option<String>,
     /// For each claim the template of a group, holding `{claim}` once or more.

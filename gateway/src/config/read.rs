@@ -305,6 +305,7 @@ fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
     let name = name(table);
     let url = table.text("url");
     let (audience, access) = (table.text("audience"), table.text("access_token_audience"));
+    let authorized_parties = table.texts("authorized_parties");
     let (groups_claim, groups) = (table.text("groups_claim"), table.open("groups"));
     let principal = table.choice("principal");
     let ca = table.path("ca").and_then(|ca| match tls::authorities(&ca.value) {
@@ -345,6 +346,7 @@ fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
         url: url?.value,
         audience: audience.map(|text| text.value),
         access_token_audience: access.map(|text| text.value),
+        authorized_parties: authorized_parties.into_iter().map(|party| party.value).collect(),
         groups_claim: groups_claim.map(|text| text.value),
         groups: groups.into_iter().map(|(claim, template)| (claim, template.value)).collect(),
         principal: match principal?.value {

@@ -104,6 +104,7 @@ name = "ci"
 url = "http://127.0.0.1:8080/realm"
 audience = "id"
 access_token_audience = "at"
+authorized_parties = ["deployer"]
 groups_claim = "roles"
 groups = { project_path = "ci/{project_path}/{ref}" }
 principal = "Service"
@@ -187,6 +188,7 @@ fn every_key_reaches_the_configuration() {
             url: "http://127.0.0.1:8080/realm".into(),
             audience: Some("id".into()),
             access_token_audience: Some("at".into()),
+            authorized_parties: vec!["deployer".into()],
             groups_claim: Some("roles".into()),
             groups: [("project_path".to_owned(), "ci/{project_path}/{ref}".to_owned())].into(),
             principal: PrincipalKind::Service,

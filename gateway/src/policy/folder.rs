@@ -68,7 +68,7 @@ pub(super) fn read(dir: &Path) -> Folder {
                 continue;
             }
         }
-        match read_file(&dir.join(&name), left) {
+        match read_file(dir, &name, left) {
             Ok(text) => {
                 left -= text.len();
                 folder.files.push(PolicyFile { name: name.into(), text: text.into() });
@@ -112,14 +112,26 @@ fn is_policy(name: &str) -> Result<bool, Unread> {
     }
 }
 
-/// Opens without following a link and without waiting for a pipe's other end.
-fn read_file(path: &Path, left: usize) -> Result<String, String> {
+/// Opens without waiting for a pipe's other end, and follows a link only to what lies in the folder itself: a mounted ConfigMap shows its files
+/// as links to a hidden folder beside them.
+fn open(dir: &Path, name: &str) -> Result<File, String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(descriptor) => File::from(descriptor),
-        Err(rustix::io::Errno::LOOP) => return Err("a link is not followed: put the file itself here".into()),
-        Err(error) => return Err(format!("cannot open: {}", io::Error::from(error))),
-    };
+    let failed = |error: io::Error| format!("cannot open: {error}");
+    match rustix::fs::open(dir.join(name), flags, Mode::empty()) {
+        Ok(descriptor) => Ok(File::from(descriptor)),
+        Err(rustix::io::Errno::LOOP) => {
+            let target = dir.join(name).canonicalize().map_err(failed)?;
+            if !target.starts_with(dir.canonicalize().map_err(failed)?) {
+                return Err("a link that leads out of the folder is not followed: put the file itself here".into());
+            }
+            rustix::fs::open(target, flags, Mode::empty()).map(File::from).map_err(|error| failed(error.into()))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn read_file(dir: &Path, name: &str, left: usize) -> Result<String, String> {
+    let file = open(dir, name)?;
     let found = file.metadata().map_err(|error| format!("cannot read: {error}"))?;
     if !found.is_file() {
         return Err("not a file: policies lie side by side in one folder".into());

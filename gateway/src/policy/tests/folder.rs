@@ -29,7 +29,10 @@ fn what_is_no_policy_file_is_told() {
     fs::write(at("big.cedar"), "/".repeat(FILE_BYTES_MAX + 1)).expect("a file");
     fs::write(at("bytes.cedar"), b"// \xff").expect("a file");
     fs::create_dir(at("sub.cedar")).expect("a folder");
-    symlink(at("a.cedar"), at("link.cedar")).expect("a link");
+    let elsewhere = tempfile::tempdir().expect("another folder");
+    fs::write(elsewhere.path().join("a.cedar"), OPEN).expect("a file");
+    symlink(elsewhere.path().join("a.cedar"), at("link.cedar")).expect("a link");
+    symlink("absent.cedar", at("torn.cedar")).expect("a link");
     fs::write(at("open.cedar"), OPEN).expect("a file");
     fs::set_permissions(at("open.cedar"), fs::Permissions::from_mode(0o666)).expect("a mode");
     rustix::fs::mknodat(
@@ -48,12 +51,24 @@ fn what_is_no_policy_file_is_told() {
             "big.cedar: longer than 1048576 bytes",
             "bytes.cedar: not UTF-8 at byte 3",
             "c.CEDAR: a policy file's name ends with .cedar",
-            "link.cedar: a link is not followed: put the file itself here",
+            "link.cedar: a link that leads out of the folder is not followed: put the file itself here",
             "open.cedar: everybody may write to this file: chmod o-w",
             "pipe.cedar: not a file: policies lie side by side in one folder",
             "sub.cedar: not a file: policies lie side by side in one folder",
+            "torn.cedar: cannot open: No such file or directory (os error 2)",
         ]
     );
+}
+
+#[test]
+fn links_within_the_folder_are_followed_as_in_a_mounted_config_map() {
+    let dir = dir(&[]);
+    fs::create_dir(dir.path().join("..2024_01")).expect("a folder");
+    fs::write(dir.path().join("..2024_01/a.cedar"), OPEN).expect("a file");
+    symlink("..2024_01", dir.path().join("..data")).expect("a link");
+    symlink("..data/a.cedar", dir.path().join("a.cedar")).expect("a link");
+    let set = PolicySet::load(dir.path()).expect("all well");
+    check(&set, "user corp:lee", "select table orders/public.orders", "permit by a.cedar:1");
 }
 
 #[test]
