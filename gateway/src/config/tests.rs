@@ -361,13 +361,13 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("path = \"book\"", "zzz = 1\npath = \"book\"", 6),
         ("[[identity.issuer]]", "[identity]\nzzz = 1\n[[identity.issuer]]", 16),
         ("name = \"ci\"", "zzz = 1\nname = \"ci\"", 16),
-        ("kind = \"postgres\"\nlisten = [", "zzz = 1\nkind = \"postgres\"\nlisten = [", 31),
-        ("key = \"server.key\" }\nupstream", "key = \"server.key\", zzz = 1 }\nupstream", 34),
-        ("server_name = \"db.example\" }", "server_name = \"db.example\", zzz = 1 }", 36),
-        ("{ name = \"catalog\" }", "{ name = \"catalog\", zzz = 1 }", 38),
-        ("{ reads = \"250ms\" }", "{ reads = \"250ms\", zzz = 1 }", 41),
-        ("connections_max", "zzz = 1\nconnections_max", 57),
-        ("level = ", "zzz = 1\nlevel = ", 67),
+        ("kind = \"postgres\"\nlisten = [", "zzz = 1\nkind = \"postgres\"\nlisten = [", 32),
+        ("key = \"server.key\" }\nupstream", "key = \"server.key\", zzz = 1 }\nupstream", 35),
+        ("server_name = \"db.example\" }", "server_name = \"db.example\", zzz = 1 }", 37),
+        ("{ name = \"catalog\" }", "{ name = \"catalog\", zzz = 1 }", 39),
+        ("{ reads = \"250ms\" }", "{ reads = \"250ms\", zzz = 1 }", 42),
+        ("connections_max", "zzz = 1\nconnections_max", 58),
+        ("level = ", "zzz = 1\nlevel = ", 68),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();

@@ -122,9 +122,13 @@ fn open(dir: &Path, name: &str) -> Result<File, String> {
         Err(rustix::io::Errno::LOOP) => {
             let target = dir.join(name).canonicalize().map_err(failed)?;
             if !target.starts_with(dir.canonicalize().map_err(failed)?) {
-                return Err("a link that leads out of the folder is not followed: put the file itself here".into());
+                return Err(
+                    "a link that leads out of the folder is not followed: put the file itself here".into()
+                );
             }
-            rustix::fs::open(target, flags, Mode::empty()).map(File::from).map_err(|error| failed(error.into()))
+            rustix::fs::open(target, flags, Mode::empty())
+                .map(File::from)
+                .map_err(|error| failed(error.into()))
         }
         Err(error) => Err(failed(error.into())),
     }
