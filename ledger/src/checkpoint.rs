@@ -36,20 +36,20 @@ impl Checkpoint {
         format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root.0))
     }
 
-    /// The whole note, signed by the log key and by the key of the epoch.
+    /// The whole note, signed by these keys: log keys under the origin, an epoch's key under its own name.
     ///
     /// # Errors
     /// [`KeyError`] where a key is not there or does not sign.
-    pub fn sign(&self, keys: &dyn Keys, epoch: u32) -> Result<String, KeyError> {
+    pub fn sign(&self, keys: &dyn Keys, signers: &[Role]) -> Result<String, KeyError> {
         let text = self.text();
         let mut note = format!("{text}\n");
-        for role in [Role::Log, Role::Epoch] {
+        for role in signers {
             let vkey = match role {
-                Role::Epoch => Vkey::epoch(&self.origin, epoch, keys.public(role)?),
-                _ => Vkey::log(&self.origin, keys.public(role)?),
+                Role::Epoch(epoch) => Vkey::epoch(&self.origin, *epoch, keys.public(*role)?),
+                Role::Log(_) | Role::Root(_) => Vkey::log(&self.origin, keys.public(*role)?),
             };
             let mut bytes = vkey.id().to_vec();
-            bytes.extend_from_slice(&keys.sign(role, text.as_bytes())?);
+            bytes.extend_from_slice(&keys.sign(*role, text.as_bytes())?);
             note.push_str(&format!("\u{2014} {} {}\n", vkey.name, STANDARD.encode(bytes)));
         }
         Ok(note)
@@ -205,12 +205,11 @@ impl Note {
         if self.checkpoint.origin != first.name {
             return Err(BadNote("it is of another ledger"));
         }
-        for key in keys {
-            if !self.is_signed_by(key) {
-                return Err(BadNote("a signature that it needs is missing or false"));
-            }
+        if keys.iter().all(|key| self.is_signed_by(key)) {
+            Ok(&self.checkpoint)
+        } else {
+            Err(BadNote("a signature that it needs is missing or false"))
         }
-        Ok(&self.checkpoint)
     }
 
     /// Whether this key signed it.
@@ -222,6 +221,13 @@ impl Note {
                 && <Signature>::try_from(signature.as_slice())
                     .is_ok_and(|signature| key.key.verifies(self.text.as_bytes(), &signature))
         })
+    }
+
+    /// The epoch that it says it was signed in, not believed.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u32> {
+        let prefix = format!("{}/epoch/", self.checkpoint.origin);
+        self.signatures().find_map(|(name, ..)| name.strip_prefix(&prefix)?.parse().ok())
     }
 
     /// The text that is signed, up to the line end before the empty line.
@@ -247,7 +253,7 @@ fn signature_line(line: &str) -> Option<(String, [u8; 4], Vec<u8>)> {
 /// Why a note is no checkpoint of this ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a good checkpoint: {0}")]
-pub struct BadNote(&'static str);
+pub struct BadNote(pub(crate) &'static str);
 
 #[cfg(test)]
 mod tests {
@@ -276,9 +282,9 @@ mod tests {
         let keys = MemoryKeys::new(None, &[1; 32], &[2; 32]);
         let origin = Origin::new("gw.example/ledger").unwrap();
         let checkpoint = Checkpoint { origin: origin.clone(), size: 7, root: Digest([3; 32]) };
-        let note = checkpoint.sign(&keys, 0).unwrap();
-        let log = Vkey::log(&origin, keys.public(Role::Log).unwrap());
-        let epoch = Vkey::epoch(&origin, 0, keys.public(Role::Epoch).unwrap());
+        let note = checkpoint.sign(&keys, &[Role::Log(0), Role::Epoch(0)]).unwrap();
+        let log = Vkey::log(&origin, keys.public(Role::Log(0)).unwrap());
+        let epoch = Vkey::epoch(&origin, 0, keys.public(Role::Epoch(0)).unwrap());
         let both = [log.clone(), epoch.clone()];
         assert_eq!(Note::parse(note.as_bytes()).unwrap().verify(&both), Ok(&checkpoint));
         let without = note.lines().take(5).fold(String::new(), |text, line| text + line + "\n");

@@ -31,16 +31,22 @@ impl Kind {
     pub const CHAIN_HEAD: Kind = Kind(2);
     /// What recovery cut off after a crash.
     pub const RECOVERY: Kind = Kind(3);
-    /// Reserved: the public key of the next epoch.
-    pub const EPOCH_KEY: Kind = Kind(4);
-    /// Reserved: the seal of an epoch.
+    /// An order of the root key: which root and log keys are in force from here on.
+    pub const KEYS_CHANGED: Kind = Kind(4);
+    /// The last entry of an epoch; names the next one's key.
     pub const EPOCH_SEAL: Kind = Kind(5);
-    /// Reserved: where recording was impossible.
+    /// Where recording was impossible.
     pub const GAP: Kind = Kind(6);
-    /// Reserved: which payloads were redacted.
+    /// Which payloads were taken out.
     pub const REDACTION: Kind = Kind(7);
     /// Reserved: a witness's cosignature.
     pub const WITNESS: Kind = Kind(8);
+    /// Reserved: which segments were cut down to header and footer.
+    pub const PRUNING: Kind = Kind(9);
+    /// Reserved: the wrapped key of a session's payloads.
+    pub const SESSION_KEY: Kind = Kind(10);
+    /// Reserved: a session's key was destroyed.
+    pub const SESSION_SHREDDED: Kind = Kind(11);
     /// Opens the session that its header names; session numbers have no gaps.
     pub const SESSION_OPENED: Kind = Kind(16);
     /// Ends the session that its header names; nothing of that session may follow.
@@ -52,11 +58,13 @@ impl Kind {
 pub struct Header {
     /// What it is about.
     pub kind: Kind,
+    /// Whether the payload is ciphertext; the commitment is to what is stored.
+    pub encrypted: bool,
     /// The epoch whose key signs its frame.
     pub epoch: u32,
     /// Its number in the ledger, from 0: its leaf index.
     pub seq: u64,
-    /// When, in nanoseconds since 1970 UTC, as the writer's clock said. It may run backwards.
+    /// When, in nanoseconds since 1970 UTC, as the writer's clock said. It may run backwards within its epoch.
     pub time_ns: u64,
     /// The session that it belongs to; 0 for none.
     pub session: u64,
@@ -73,6 +81,7 @@ impl Header {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0] = VERSION;
+        bytes[1] = u8::from(self.encrypted);
         bytes[2..4].copy_from_slice(&self.kind.0.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.epoch.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.seq.to_be_bytes());
@@ -108,11 +117,12 @@ impl<'a> Entry<'a> {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(Malformed("entry is longer than 65,535 bytes"));
         }
-        if head[0] != VERSION || head[1] != 0 {
+        if head[0] != VERSION || head[1] > 1 {
             return Err(Malformed("entry is of an unknown version"));
         }
         let header = Header {
             kind: Kind(u16::from_be_bytes(array(&head[2..4]))),
+            encrypted: head[1] == 1,
             epoch: u32::from_be_bytes(array(&head[4..8])),
             seq: u64::from_be_bytes(array(&head[8..16])),
             time_ns: u64::from_be_bytes(array(&head[16..24])),
@@ -355,6 +365,7 @@ mod tests {
     fn a_header_reads_back_as_it_was_written() {
         let header = Header {
             kind: Kind(0x0102),
+            encrypted: false,
             epoch: 3,
             seq: 4,
             time_ns: 5,
@@ -369,7 +380,9 @@ mod tests {
         let entry = Entry::decode(&bytes).unwrap();
         assert_eq!((entry.header, entry.body), (header, &b"{}"[..]));
         bytes[1] = 1;
-        assert!(Entry::decode(&bytes).is_err(), "the reserved byte is checked");
+        assert!(Entry::decode(&bytes).unwrap().header.encrypted);
+        bytes[1] = 2;
+        assert!(Entry::decode(&bytes).is_err(), "the reserved bits are checked");
         assert!(Entry::decode(&bytes[..103]).is_err());
     }
 }

@@ -44,6 +44,16 @@ pub enum OpenError {
     Rollback(String),
 }
 
+impl From<WriteError> for OpenError {
+    fn from(error: WriteError) -> OpenError {
+        match error {
+            WriteError::Storage(error) => OpenError::Storage(error),
+            WriteError::Key(error) => OpenError::Key(error),
+            other => OpenError::Storage(io::Error::other(other)),
+        }
+    }
+}
+
 /// Why an entry is not taken. The writer is as it was before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StageError {

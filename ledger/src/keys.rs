@@ -1,37 +1,59 @@
 //! Keys in files, one folder for a ledger, outside the ledger's own directory.
 //!
-//! Each file holds one line, is 0600, and is refused where group or others may read it. What a newcomer
-//! gets wrong: a copy of the ledger is for showing; a copy of this folder is for forging.
+//! Each file holds one line, is 0600, and is refused where group or others may read it. An epoch's key is
+//! overwritten, synced and unlinked when its epoch is sealed. That reaches the old bytes only on a medium that
+//! writes where it is told; on flash or a copy-on-write filesystem the folder belongs on an encrypted volume or
+//! in memory. What a newcomer gets wrong: a copy of the ledger is for showing; a copy of this folder is for
+//! forging, and a backup of it brings back what was erased.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
-use crate::signature::{KeyError, MemoryKeys, Role};
+use crate::manifest::{self, MANIFEST_BYTES_MAX};
+use crate::orders::ORDER_BYTES_MAX;
+use crate::signature::{KeyError, Keys, PublicKey, Role, Signature, random_seed};
 
 const PREFIX: &str = "gatebook-ledger-key/v1";
 
 /// Where a key lies in its folder.
 #[must_use]
 pub fn path(folder: &Path, role: Role) -> PathBuf {
-    folder.join(format!("ledger-{}.key", role.name()))
+    folder.join(format!("ledger-{}-{}.key", role.name(), role.number()))
 }
 
-/// Reads the keys of a folder, and makes those of a new one: folder 0700, files 0600.
+/// Where an order of the root key is put, so that the writer takes it when the ledger is opened next.
+#[must_use]
+pub fn order_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("ledger-order-{number}.json"))
+}
+
+/// The keys of a folder, held until this is dropped; each secret is zeroed then.
+pub struct FolderKeys {
+    folder: PathBuf,
+    /// One that is damaged has the reason in its place: it fails where it is used, and not before.
+    keys: BTreeMap<Role, Result<SigningKey, String>>,
+}
+
+/// Reads the keys of a folder, and makes those of a new ledger where it holds none at all: folder 0700, files 0600.
 ///
-/// The root key may be taken away once the ledger exists; the others may not, for a ledger goes on with
-/// the keys that it began with. So keys are made only where the folder holds none at all.
+/// The root key may be taken away once the ledger exists. Which of the others are needed is the ledger's to say.
 ///
 /// # Errors
-/// [`KeyError`] where a file is missing, readable by others, or not a key.
-pub fn load_or_create(folder: &Path) -> Result<MemoryKeys, KeyError> {
-    let roles = [Role::Root, Role::Log, Role::Epoch];
-    if !roles.iter().any(|role| path(folder, *role).exists()) {
-        create(folder).map_err(|error| unusable(folder, "cannot create keys in", &error))?;
+/// [`KeyError`] where a file is readable by others, or the folder cannot be read or written.
+pub fn load_or_create(folder: &Path) -> Result<FolderKeys, KeyError> {
+    if !exist(folder) {
+        let mut keys = FolderKeys::create(folder)?;
+        // The root key comes last: until it exists no ledger can be created, so a half-made folder is harmless.
+        for role in [Role::Log(0), Role::Epoch(0), Role::Root(0)] {
+            keys.draw(role)?;
+        }
     }
     load(folder)
 }
@@ -39,45 +61,165 @@ pub fn load_or_create(folder: &Path) -> Result<MemoryKeys, KeyError> {
 /// Reads the keys of a folder.
 ///
 /// # Errors
-/// [`KeyError`] where a file other than the root's is missing, or any is readable by others or not a key.
-pub fn load(folder: &Path) -> Result<MemoryKeys, KeyError> {
-    let root = if path(folder, Role::Root).exists() { Some(read(folder, Role::Root)?) } else { None };
-    let log = read(folder, Role::Log)?;
-    let epoch = read(folder, Role::Epoch)?;
-    Ok(MemoryKeys::new(root.as_deref(), &log, &epoch))
+/// [`KeyError`] where a file is readable by others, or the folder cannot be read.
+pub fn load(folder: &Path) -> Result<FolderKeys, KeyError> {
+    let mut keys = BTreeMap::new();
+    for role in roles(folder).map_err(|error| unusable(folder, "cannot list", &error))? {
+        refuse_open_to_others(&path(folder, role))?;
+        keys.insert(role, read(folder, role).map_err(|error| error.to_string()));
+    }
+    Ok(FolderKeys { folder: folder.to_owned(), keys })
 }
 
-fn create(folder: &Path) -> io::Result<()> {
-    if !folder.exists() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+/// Whether a folder holds keys already.
+#[must_use]
+pub fn exist(folder: &Path) -> bool {
+    roles(folder).is_ok_and(|roles| !roles.is_empty())
+}
+
+impl FolderKeys {
+    /// Takes a folder that holds no keys yet, and makes it where it does not exist.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it cannot be made, or holds keys.
+    pub fn create(folder: &Path) -> Result<FolderKeys, KeyError> {
+        if exist(folder) {
+            return Err(KeyError::Unusable(format!("{} holds keys already", folder.display())));
+        }
+        if !folder.exists() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|error| unusable(folder, "cannot create", &error))?;
+        }
+        Ok(FolderKeys { folder: folder.to_owned(), keys: BTreeMap::new() })
     }
-    // The root key comes last: until it exists no ledger can be created, so a half-made folder is harmless.
-    for role in [Role::Log, Role::Epoch, Role::Root] {
-        let seed = MemoryKeys::generate().map_err(io::Error::other)?;
-        let encoded = Zeroizing::new(STANDARD.encode(seed.as_ref()));
-        let line = Zeroizing::new(format!("{PREFIX} {} {}\n", role.name(), encoded.as_str()));
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path(folder, role))?;
-        file.write_all(line.as_bytes())?;
-        file.sync_all()?;
+
+    fn key(&self, role: Role) -> Result<&SigningKey, KeyError> {
+        match self.keys.get(&role) {
+            Some(Ok(key)) => Ok(key),
+            Some(Err(why)) => Err(KeyError::Unusable(why.clone())),
+            None => Err(KeyError::Absent(role)),
+        }
     }
+}
+
+impl Keys for FolderKeys {
+    fn public(&self, role: Role) -> Result<PublicKey, KeyError> {
+        let key = self.key(role)?.verifying_key();
+        PublicKey::new(key.as_bytes()).ok_or_else(|| KeyError::Unusable(format!("the {role} is a weak one")))
+    }
+
+    fn sign(&self, role: Role, message: &[u8]) -> Result<Signature, KeyError> {
+        Ok(self.key(role)?.sign(message).to_bytes())
+    }
+
+    fn draw(&mut self, role: Role) -> Result<PublicKey, KeyError> {
+        self.erase(role)?;
+        let seed = random_seed()?;
+        write(&self.folder, role, &seed)
+            .map_err(|error| unusable(&path(&self.folder, role), "cannot write key", &error))?;
+        self.keys.insert(role, Ok(SigningKey::from_bytes(&seed)));
+        self.public(role)
+    }
+
+    fn erase(&mut self, role: Role) -> Result<(), KeyError> {
+        self.keys.remove(&role);
+        let path = path(&self.folder, role);
+        erase(&path).map_err(|error| unusable(&path, "cannot erase key", &error))
+    }
+
+    fn held(&self) -> Vec<Role> {
+        self.keys.keys().copied().collect()
+    }
+
+    fn manifest(&self) -> Result<Option<Vec<u8>>, KeyError> {
+        read_optional(&self.folder.join(manifest::NAME), MANIFEST_BYTES_MAX)
+    }
+
+    fn order(&self, number: u32) -> Result<Option<Vec<u8>>, KeyError> {
+        read_optional(&order_path(&self.folder, number), ORDER_BYTES_MAX)
+    }
+}
+
+impl std::fmt::Debug for FolderKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FolderKeys").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Which keys' files a folder has, by their names alone.
+fn roles(folder: &Path) -> io::Result<Vec<Role>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut roles = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let role = name.to_str().and_then(|name| {
+            let (kind, number) = name.strip_prefix("ledger-")?.strip_suffix(".key")?.split_once('-')?;
+            let number: u32 = number.parse().ok()?;
+            let role = match kind {
+                "root" => Role::Root(number),
+                "log" => Role::Log(number),
+                "epoch" => Role::Epoch(number),
+                _ => return None,
+            };
+            // One spelling: `ledger-log-00.key` is none of ours.
+            path(Path::new(""), role).to_str().filter(|spelled| *spelled == name).map(|_| role)
+        });
+        roles.extend(role);
+    }
+    Ok(roles)
+}
+
+fn write(folder: &Path, role: Role, seed: &[u8; 32]) -> io::Result<()> {
+    let encoded = Zeroizing::new(STANDARD.encode(seed));
+    let line = Zeroizing::new(format!("{PREFIX} {} {}\n", role.name(), encoded.as_str()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path(folder, role))?;
+    file.write_all(line.as_bytes())?;
+    file.sync_all()?;
     File::open(folder)?.sync_all()
 }
 
-fn read(folder: &Path, role: Role) -> Result<Zeroizing<[u8; 32]>, KeyError> {
-    let path = path(folder, role);
-    let file = File::open(&path).map_err(|error| unusable(&path, "cannot read key", &error))?;
-    let metadata = file.metadata().map_err(|error| unusable(&path, "cannot read key", &error))?;
-    if metadata.mode() & 0o077 != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(KeyError::Unusable(format!(
-            "key {} is open to group or others (mode {mode:04o}); make it 0600",
-            path.display()
-        )));
+/// Overwrites a key's file where it stands, then unlinks it. If we stop between, the file holds no key any more,
+/// and is erased again when the ledger is opened.
+fn erase(path: &Path) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(4096);
+    file.write_all_at(&vec![b'#'; length], 0)?;
+    file.sync_all()?;
+    drop(file);
+    fs::remove_file(path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn refuse_open_to_others(path: &Path) -> Result<(), KeyError> {
+    let mode = fs::metadata(path).map_err(|error| unusable(path, "cannot read key", &error))?.mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
     }
-    let mut text = Zeroizing::new(String::new());
-    file.take(256).read_to_string(&mut text).map_err(|error| unusable(&path, "cannot read key", &error))?;
+    Err(KeyError::Unusable(format!(
+        "key {} is open to group or others (mode {:04o}); make it 0600",
+        path.display(),
+        mode & 0o7777
+    )))
+}
+
+fn read(folder: &Path, role: Role) -> Result<SigningKey, KeyError> {
+    let path = path(folder, role);
+    let mut text = Zeroizing::new(String::with_capacity(256));
     let damaged = || KeyError::Unusable(format!("{} is not a ledger's {} key", path.display(), role.name()));
+    let file = File::open(&path).map_err(|error| unusable(&path, "cannot read key", &error))?;
+    match file.take(256).read_to_string(&mut text) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
+        Err(error) => return Err(unusable(&path, "cannot read key", &error)),
+        Ok(_) => {}
+    }
     let encoded = text
         .strip_suffix('\n')
         .and_then(|line| line.strip_prefix(PREFIX))
@@ -87,19 +229,26 @@ fn read(folder: &Path, role: Role) -> Result<Zeroizing<[u8; 32]>, KeyError> {
         .ok_or_else(damaged)?;
     let mut seed = Zeroizing::new([0; 32]);
     match STANDARD.decode_slice(encoded, seed.as_mut()) {
-        Ok(32) => Ok(seed),
+        Ok(32) => Ok(SigningKey::from_bytes(&seed)),
         _ => Err(damaged()),
     }
 }
 
-fn unusable(path: &Path, what: &str, error: &io::Error) -> KeyError {
-    KeyError::Unusable(format!("{what} {}: {error}", path.display()))
+fn read_optional(path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>, KeyError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(path, "cannot read", &error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unusable(path, "cannot read", &error))?;
+    Ok(Some(bytes))
 }
 
-/// Whether a folder holds keys already.
-#[must_use]
-pub fn exist(folder: &Path) -> bool {
-    fs::exists(path(folder, Role::Log)).unwrap_or(false)
+fn unusable(path: &Path, what: &str, error: &io::Error) -> KeyError {
+    KeyError::Unusable(format!("{what} {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -108,7 +257,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::signature::Keys as _;
+
+    const ALL: [Role; 3] = [Role::Root(0), Role::Log(0), Role::Epoch(0)];
 
     #[test]
     fn keys_are_made_once_and_read_back() {
@@ -116,33 +266,54 @@ mod tests {
         let folder = folder.path().join("keys");
         let made = load_or_create(&folder).unwrap();
         let read = load_or_create(&folder).unwrap();
-        for role in [Role::Root, Role::Log, Role::Epoch] {
+        for role in ALL {
             assert_eq!(made.public(role).unwrap(), read.public(role).unwrap());
             assert_eq!(fs::metadata(path(&folder, role)).unwrap().mode() & 0o777, 0o600);
         }
-        fs::remove_file(path(&folder, Role::Root)).unwrap();
+        fs::remove_file(path(&folder, Role::Root(0))).unwrap();
         assert!(load_or_create(&folder).is_ok(), "the root key may stay offline");
-        fs::remove_file(path(&folder, Role::Log)).unwrap();
-        assert!(load_or_create(&folder).is_err(), "a lost key is never replaced in silence");
+        fs::remove_file(path(&folder, Role::Log(0))).unwrap();
+        let keys = load_or_create(&folder).unwrap();
+        assert!(matches!(keys.public(Role::Log(0)), Err(KeyError::Absent(_))), "never replaced in silence");
+    }
+
+    #[test]
+    fn an_erased_key_is_nowhere_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keys = load_or_create(folder.path()).unwrap();
+        let line = fs::read_to_string(path(folder.path(), Role::Epoch(0))).unwrap();
+        // A second name shows what becomes of the bytes themselves.
+        let other_name = folder.path().join("second-name");
+        fs::hard_link(path(folder.path(), Role::Epoch(0)), &other_name).unwrap();
+        keys.erase(Role::Epoch(0)).unwrap();
+        assert!(!path(folder.path(), Role::Epoch(0)).exists());
+        assert!(matches!(keys.sign(Role::Epoch(0), b""), Err(KeyError::Absent(_))));
+        assert_eq!(fs::read(&other_name).unwrap(), vec![b'#'; line.len()]);
+        keys.erase(Role::Epoch(0)).unwrap();
+        let drawn = keys.draw(Role::Epoch(0)).unwrap();
+        assert_eq!(load(folder.path()).unwrap().public(Role::Epoch(0)).unwrap(), drawn);
     }
 
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         load_or_create(folder.path()).unwrap();
-        set_permissions(path(folder.path(), Role::Epoch), Permissions::from_mode(0o640)).unwrap();
+        set_permissions(path(folder.path(), Role::Epoch(0)), Permissions::from_mode(0o640)).unwrap();
         let error = load(folder.path()).unwrap_err().to_string();
         assert!(error.contains("mode 0640"), "{error}");
     }
 
     #[test]
-    fn a_key_of_another_role_or_shape_is_refused() {
+    fn a_key_of_another_role_or_shape_is_refused_where_it_is_used() {
         let folder = tempfile::tempdir().unwrap();
         load_or_create(folder.path()).unwrap();
-        let log = fs::read(path(folder.path(), Role::Log)).unwrap();
-        fs::write(path(folder.path(), Role::Epoch), &log).unwrap();
-        assert!(load(folder.path()).is_err());
-        fs::write(path(folder.path(), Role::Log), &log[..log.len() - 4]).unwrap();
-        assert!(load(folder.path()).is_err());
+        let log = fs::read(path(folder.path(), Role::Log(0))).unwrap();
+        fs::write(path(folder.path(), Role::Epoch(0)), &log).unwrap();
+        let keys = load(folder.path()).unwrap();
+        assert!(keys.public(Role::Epoch(0)).is_err() && keys.public(Role::Log(0)).is_ok());
+        for damaged in [&log[..log.len() - 4], b"###", b"\xff\xfe"] {
+            fs::write(path(folder.path(), Role::Log(0)), damaged).unwrap();
+            assert!(load(folder.path()).unwrap().sign(Role::Log(0), b"").is_err());
+        }
     }
 }

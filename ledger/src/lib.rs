@@ -9,6 +9,7 @@
 
 pub mod checkpoint;
 pub mod entry;
+pub mod epoch;
 pub mod error;
 pub mod event;
 pub mod export;
@@ -17,11 +18,13 @@ pub mod index;
 pub mod keys;
 pub mod manifest;
 pub mod merkle;
+pub mod orders;
 pub mod reader;
 pub mod recovery;
 pub mod segment;
 pub mod session;
 pub mod signature;
+pub mod standing;
 pub mod state;
 pub mod storage;
 pub mod text;

@@ -29,16 +29,29 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Makes the manifest of a new ledger; the root key signs here and never again.
+    /// Makes the manifest of a new ledger, where all three keys are in one place.
     ///
     /// # Errors
     /// [`KeyError`] where a key is not there.
     pub fn create(origin: &Origin, keys: &dyn Keys) -> Result<Manifest, KeyError> {
-        let (log_key, epoch_key) = (keys.public(Role::Log)?, keys.public(Role::Epoch)?);
-        let certificate = keys.sign(Role::Root, &certified(origin, log_key, epoch_key))?;
+        let (log_key, epoch_key) = (keys.public(Role::Log(0))?, keys.public(Role::Epoch(0))?);
+        Manifest::certify(origin, log_key, epoch_key, keys)
+    }
+
+    /// The same where the root key is and the others are not.
+    ///
+    /// # Errors
+    /// [`KeyError`] where the root key is not there.
+    pub fn certify(
+        origin: &Origin,
+        log_key: PublicKey,
+        epoch_key: PublicKey,
+        root: &dyn Keys,
+    ) -> Result<Manifest, KeyError> {
+        let certificate = root.sign(Role::Root(0), &certified(origin, log_key, epoch_key))?;
         Ok(Manifest {
             origin: origin.clone(),
-            root_key: keys.public(Role::Root)?,
+            root_key: root.public(Role::Root(0))?,
             log_key,
             epoch_key,
             certificate,
@@ -105,12 +118,6 @@ impl Manifest {
     #[must_use]
     pub fn vkey(&self) -> Vkey {
         Vkey::log(&self.origin, self.log_key)
-    }
-
-    /// Both verifier keys that must have signed a checkpoint.
-    #[must_use]
-    pub fn checkpoint_keys(&self) -> [Vkey; 2] {
-        [self.vkey(), Vkey::epoch(&self.origin, 0, self.epoch_key)]
     }
 }
 

@@ -10,12 +10,14 @@ use std::io;
 use serde::Serialize;
 
 use crate::checkpoint::{NOTE_BYTES_MAX, Note};
-use crate::entry::{Entry, Malformed};
+use crate::entry::{Entry, Kind, Malformed};
+use crate::epoch::Epoch;
 use crate::error::OpenError;
 use crate::hash::{Committer, Digest, leaf, plain};
 use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::merkle::Tree;
-use crate::segment::{self, BLOCK, Footer, Frame, SegmentHeader, SegmentReader, Step, footer_of, number_of};
+use crate::orders::{Authority, Order};
+use crate::segment::{self, BLOCK, Footer, Frame, SegmentHeader, SegmentReader, Step, ends_of, number_of};
 use crate::session::Sessions;
 use crate::signature::{Keys, Role};
 use crate::state::{self, StateFile};
@@ -93,22 +95,21 @@ pub(crate) fn remove_unborn(storage: &dyn Storage) -> Result<(), OpenError> {
 /// Finds the end of the ledger; cuts what a crash left.
 pub(crate) fn recover(storage: &dyn Storage, keys: &dyn Keys) -> Result<Found, OpenError> {
     let manifest = Manifest::parse(&read(storage, manifest::NAME, MANIFEST_BYTES_MAX)?)?;
-    for (role, ours) in [(Role::Log, manifest.log_key), (Role::Epoch, manifest.epoch_key)] {
-        if keys.public(role)? != ours {
-            return Err(OpenError::OtherKey(role.name()));
-        }
-    }
     confirm(storage)?;
     let mut state = StateFile::open(storage)?;
     let signed = state.newest();
     let published = published(storage, &manifest)?;
     let numbers = segment_numbers(storage)?;
-    let mut walk = Walk::start(storage, &manifest, &numbers, published)?;
-    walk.claims = vec![(signed.size, signed.root)];
-    let (tail, cut) = walk.run(&numbers, signed.size.max(published))?;
-    let position = walk.position;
+    let mut walk = Walk::start(storage, &manifest, &numbers, published.0)?;
+    walk.claims = vec![(signed.size, signed.root), published];
+    let (tail, cut) = walk.run(&numbers, signed.size.max(published.0))?;
+    let mut position = walk.position;
+    own_keys(&position, keys, tail.sealed)?;
     // Nothing was changed up to here. Now the state is mended and the torn end cut.
     state.mend()?;
+    if tail.sealed {
+        position.pass_seal();
+    }
     let tail = tail.settle(storage, &manifest, cut.as_ref(), &position)?;
     let unrecorded = unrecorded(storage, &tail)?;
     let recovery = Recovery {
@@ -116,7 +117,23 @@ pub(crate) fn recover(storage: &dyn Storage, keys: &dyn Keys) -> Result<Found, O
         open_sessions: position.sessions.open_numbers(),
         entries: position.next_seq,
     };
-    Ok(Found { manifest, position, tail, state, published, recovery, unrecorded })
+    Ok(Found { manifest, position, tail, state, published: published.0, recovery, unrecorded })
+}
+
+/// Whether the keys are those with which this ledger goes on.
+fn own_keys(position: &Position, keys: &dyn Keys, sealed: bool) -> Result<(), OpenError> {
+    let log = position.authority.log;
+    if keys.public(Role::Log(log.number))? != log.key {
+        return Err(OpenError::OtherKey("log"));
+    }
+    // Where the seal stands and the footer does not, the old key writes that first.
+    let this = Some(position.epoch).filter(|_| position.next_epoch.is_none() || !sealed);
+    for epoch in this.into_iter().chain(position.next_epoch) {
+        if keys.public(Role::Epoch(epoch.number))? != epoch.key {
+            return Err(OpenError::OtherKey("epoch"));
+        }
+    }
+    Ok(())
 }
 
 /// Makes what is here durable before any of it is believed: its writer may have died before its last sync, or
@@ -137,11 +154,18 @@ fn confirm(storage: &dyn Storage) -> Result<(), OpenError> {
 /// entries would stand where the ledger now ends, so every piece that was cut here is one.
 fn unrecorded(storage: &dyn Storage, tail: &Tail) -> Result<Vec<Cut>, OpenError> {
     let mut cuts = Vec::new();
+    // A cut behind a seal has the footer in its place, and is recorded in the segment after it.
+    let sealed_at = match tail.segment.checked_sub(1).filter(|_| tail.frames == 0) {
+        Some(before) => SegmentReader::new(storage.open(&segment::name(before), Mode::Read)?)?
+            .footer_offset()?
+            .map(|offset| (before, offset)),
+        None => None,
+    };
     for name in storage.list("quarantine")? {
         let mut parts = name.splitn(3, '-');
         let mut number = || parts.next().and_then(|digits| digits.parse::<u64>().ok());
         let (Some(segment), Some(offset)) = (number(), number()) else { continue };
-        if (segment, offset) != (tail.segment, tail.offset) {
+        if (segment, offset) != (tail.segment, tail.offset) && Some((segment, offset)) != sealed_at {
             continue;
         }
         let quarantine = format!("quarantine/{name}");
@@ -154,15 +178,19 @@ fn unrecorded(storage: &dyn Storage, tail: &Tail) -> Result<Vec<Cut>, OpenError>
     Ok(cuts)
 }
 
-/// The size of the published checkpoint: the tiles before it are all there.
-fn published(storage: &dyn Storage, manifest: &Manifest) -> Result<u64, OpenError> {
+/// Size and root of the published checkpoint: the tiles before it are all there. It can only make recovery more
+/// careful, so whether it is signed as it must be is left to the verifier.
+fn published(storage: &dyn Storage, manifest: &Manifest) -> Result<(u64, Digest), OpenError> {
     match read(storage, CHECKPOINT, NOTE_BYTES_MAX) {
         Ok(bytes) => {
             let note = Note::parse(&bytes).map_err(|error| OpenError::Rollback(error.to_string()))?;
-            let checkpoint = note.verify(&manifest.checkpoint_keys());
-            Ok(checkpoint.map_err(|error| OpenError::Rollback(error.to_string()))?.size)
+            let checkpoint = note.unverified();
+            if checkpoint.origin != manifest.origin {
+                return Err(OpenError::Rollback("the checkpoint here is of another ledger".to_owned()));
+            }
+            Ok((checkpoint.size, checkpoint.root))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, crate::hash::empty_root())),
         Err(error) => Err(error.into()),
     }
 }
@@ -182,6 +210,8 @@ struct Walk<'a> {
     position: Position,
     /// The first segment to read.
     first: u64,
+    /// Whether the epoch's seal was the last entry, also where only a footer told so.
+    ended: bool,
     committer: Committer,
     /// Sizes and roots that were signed.
     claims: Vec<(u64, Digest)>,
@@ -206,29 +236,44 @@ impl<'a> Walk<'a> {
         numbers: &[u64],
         published: u64,
     ) -> Result<Walk<'a>, OpenError> {
+        let first = storage.open(&segment::name(0), Mode::Read)?;
+        let since_ns = match SegmentReader::new(first)?.header()? {
+            Ok(header) => header.epoch.since_ns,
+            Err(why) => return Err(OpenError::Damaged { segment: 0, offset: 0, why }),
+        };
         let start = Position {
             chain: manifest.genesis(),
             next_seq: 0,
             sessions: Sessions::default(),
             tree: Tree::default(),
+            authority: Authority::first(manifest),
+            epoch: Epoch::first(manifest.epoch_key, since_ns),
+            latest_ns: since_ns,
+            next_epoch: None,
         };
         let mut walk = Walk {
             storage,
             manifest,
             position: start,
             first: 0,
+            ended: false,
             committer: Committer::new(),
             claims: Vec::new(),
         };
         for number in numbers[..numbers.len() - 1].iter().rev() {
             let file = storage.open(&segment::name(*number), Mode::Read)?;
             let damaged = |why| OpenError::Damaged { segment: *number, offset: 0, why };
-            let footer = footer_of(file, &manifest.origin, &manifest.epoch_key)?
-                .filter(|footer| footer.number == *number)
+            let (header, footer) = ends_of(file, &manifest.origin)?
+                .filter(|(header, footer)| {
+                    (header.number, footer.number, header.epoch.number) == (*number, *number, footer.epoch)
+                })
                 .ok_or_else(|| damaged(Malformed("segment is not sealed, and another follows")))?;
-            if footer.next_seq <= published {
-                walk.position =
-                    after(footer).ok_or_else(|| damaged(Malformed("segment footer contradicts itself")))?;
+            // Behind a seal the next header must be there to tell the epoch, and the last one may be torn.
+            let told = !footer.ends_epoch || number + 2 < numbers.len() as u64;
+            if footer.next_seq <= published && told {
+                walk.ended = footer.ends_epoch;
+                walk.position = after(header.epoch, footer)
+                    .ok_or_else(|| damaged(Malformed("segment footer contradicts itself")))?;
                 walk.first = number + 1;
                 break;
             }
@@ -257,9 +302,11 @@ impl<'a> Walk<'a> {
     fn segment(&mut self, number: u64, last: bool) -> Result<End, OpenError> {
         let mut reader = SegmentReader::new(self.storage.open(&segment::name(number), Mode::Read)?)?;
         let damaged = |offset, why| OpenError::Damaged { segment: number, offset, why };
-        let expected = self.header(number);
+        let header = reader.header()?;
+        self.pass_seal(header.as_ref().ok());
+        let expected = self.position.header(number, self.manifest.genesis());
         let mut end = End { segment: number, offset: BLOCK as u64, frames: 0, header: None, sealed: false };
-        match reader.header()? {
+        match header {
             Ok(header) if header == expected => {}
             Ok(_) => return Err(damaged(0, Malformed("segment header contradicts what is before it"))),
             // A new segment's header is written together with its first frames, and a crash may have taken it and
@@ -270,6 +317,9 @@ impl<'a> Walk<'a> {
         loop {
             match reader.step()? {
                 Step::Frame { offset, frame } => {
+                    if self.ended {
+                        return Err(damaged(offset, Malformed("a frame stands behind its epoch's seal")));
+                    }
                     if let Err(why) = self.frame(&frame) {
                         if !last || why.0 != TORN_PAYLOAD {
                             return Err(damaged(offset, why));
@@ -281,7 +331,7 @@ impl<'a> Walk<'a> {
                     end.offset = reader.offset();
                 }
                 Step::Footer { offset, bytes } => {
-                    match Footer::decode(bytes, offset, &self.manifest.origin, &self.manifest.epoch_key) {
+                    match Footer::decode(bytes, offset, &self.manifest.origin, &self.position.epoch.key) {
                         Ok(footer) => {
                             self.check_footer(&footer, number, end.frames)
                                 .map_err(|why| damaged(offset, why))?;
@@ -305,24 +355,29 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn header(&self, number: u64) -> SegmentHeader {
-        SegmentHeader {
-            number,
-            first_seq: self.position.next_seq,
-            chain_in: self.position.chain,
-            genesis: self.manifest.genesis(),
+    /// Begins the next epoch where this one's seal was the last entry. A footer tells only that it was; then the
+    /// next segment's header tells the rest, under the certificate of this epoch's key.
+    fn pass_seal(&mut self, header: Option<&SegmentHeader>) {
+        let position = &mut self.position;
+        if self.ended && position.next_epoch.is_none() {
+            position.next_epoch = header.map(|header| header.epoch).filter(|epoch| {
+                epoch.follows(&position.epoch, &self.manifest.origin)
+                    && (epoch.first_seq, epoch.since_ns) == (position.next_seq, position.latest_ns)
+            });
         }
+        position.pass_seal();
+        self.ended = false;
     }
 
     fn frame(&mut self, frame: &Frame<'_>) -> Result<(), Malformed> {
         let header = &frame.header;
         if header.first_seq != self.position.next_seq
             || header.chain_in != self.position.chain
-            || header.epoch != 0
+            || header.epoch != self.position.epoch.number
         {
             return Err(Malformed("frame does not follow the one before"));
         }
-        if !frame.is_signed_by(&self.manifest.origin, &self.manifest.epoch_key) {
+        if !frame.is_signed_by(&self.manifest.origin, &self.position.epoch.key) {
             return Err(Malformed("frame is not signed by its epoch"));
         }
         // Payloads come first: where one is torn the frame was never acknowledged, and nothing of it counts.
@@ -345,6 +400,19 @@ impl<'a> Walk<'a> {
         if header.seq != position.next_seq || place != (header.session_seq, header.prev_in_session) {
             return Err(Malformed("entry does not follow the one before"));
         }
+        match header.kind {
+            Kind::EPOCH_SEAL => {
+                position.next_epoch = Some(position.epoch.after_seal(entry, &self.manifest.origin)?);
+                self.ended = true;
+            }
+            Kind::KEYS_CHANGED => {
+                let order = Order::parse(entry.body)?;
+                position.authority =
+                    position.authority.after(&order, header.time_ns, &self.manifest.origin)?;
+            }
+            _ => {}
+        }
+        position.latest_ns = position.latest_ns.max(header.time_ns);
         let leaf = leaf(entry.bytes);
         position.sessions.take(header.kind, header.session, leaf);
         position.tree.push(leaf);
@@ -364,6 +432,10 @@ impl<'a> Walk<'a> {
             && footer.next_seq == position.next_seq
             && footer.chain == position.chain
             && footer.root == position.tree.root()
+            && footer.epoch == position.epoch.number
+            && footer.latest_ns == position.latest_ns
+            && footer.ends_epoch == self.ended
+            && footer.authority == position.authority
             && footer.sessions == position.sessions;
         if agrees { Ok(()) } else { Err(Malformed("segment footer contradicts its segment")) }
     }
@@ -392,7 +464,7 @@ impl<'a> Walk<'a> {
     /// Frames of one unfinished write may reach the disk in any order; each says how much was durable when it
     /// was signed, and only where that is no more than what is valid before the tear may it be cut with it.
     fn valid_frame_follows(&self, reader: &mut SegmentReader) -> Result<bool, OpenError> {
-        let (origin, key, ends) = (&self.manifest.origin, &self.manifest.epoch_key, self.position.next_seq);
+        let (origin, key, ends) = (&self.manifest.origin, &self.position.epoch.key, self.position.next_seq);
         while reader.find_next()? {
             match reader.step()? {
                 Step::Frame { frame, .. }
@@ -418,13 +490,17 @@ impl<'a> Walk<'a> {
 /// The one failure of a signed frame that a crash explains.
 const TORN_PAYLOAD: &str = "payload is not the one that its entry commits to";
 
-fn after(footer: Footer) -> Option<Position> {
+fn after(epoch: Epoch, footer: Footer) -> Option<Position> {
     let tree = Tree::from_levels(footer.next_seq, footer.levels)?;
     (tree.root() == footer.root).then_some(Position {
         chain: footer.chain,
         next_seq: footer.next_seq,
         sessions: footer.sessions,
         tree,
+        authority: footer.authority,
+        epoch,
+        latest_ns: footer.latest_ns,
+        next_epoch: None,
     })
 }
 
@@ -449,11 +525,7 @@ impl End {
             storage.make_read_only(&own)?;
             let (number, offset) = (self.segment + 1, BLOCK as u64);
             let mut file = storage.open(&segment::name(number), Mode::Create)?;
-            let (first_seq, chain_in) = (position.next_seq, position.chain);
-            write_header(
-                file.as_mut(),
-                &SegmentHeader { number, first_seq, chain_in, genesis: manifest.genesis() },
-            )?;
+            write_header(file.as_mut(), &position.header(number, manifest.genesis()))?;
             storage.sync_folder("segments")?;
             return Ok(Tail { segment: number, file, offset, frames: 0 });
         }

@@ -10,7 +10,9 @@
 use std::io;
 
 use crate::entry::{Entry, Malformed, array};
+use crate::epoch::{EPOCH_BYTES, Epoch};
 use crate::hash::{self, Committer, Digest, SALT_BYTES};
+use crate::orders::Authority;
 use crate::session::{Link, Sessions};
 use crate::signature::{KeyError, Keys, Origin, PublicKey, Role, Signature, Use, message};
 use crate::storage::{File, read_full};
@@ -35,7 +37,7 @@ const FRAME_MAGIC: &[u8; 8] = b"GBFRAME1";
 const SEGMENT_MAGIC: &[u8; 8] = b"GBSEGM01";
 const FOOTER_MAGIC: &[u8; 8] = b"GBFOOT01";
 const SEALED_MAGIC: &[u8; 8] = b"GBSEALED";
-const SEGMENT_HEADER_BYTES: usize = 92;
+const SEGMENT_HEADER_BYTES: usize = 88 + EPOCH_BYTES + 4;
 const FOOTER_FIXED_BYTES: usize = 16;
 const READ_AHEAD: usize = 256 * 1024;
 
@@ -70,6 +72,8 @@ pub struct SegmentHeader {
     pub chain_in: Digest,
     /// The chain's value before the first frame of the ledger.
     pub genesis: Digest,
+    /// The epoch that it belongs to.
+    pub epoch: Epoch,
 }
 
 impl SegmentHeader {
@@ -81,6 +85,7 @@ impl SegmentHeader {
         out.extend_from_slice(&self.first_seq.to_be_bytes());
         out.extend_from_slice(&self.chain_in.0);
         out.extend_from_slice(&self.genesis.0);
+        self.epoch.encode(out);
         let sum = crc32c::crc32c(&out[start..]);
         out.extend_from_slice(&sum.to_be_bytes());
         out.resize(start + BLOCK, 0);
@@ -94,7 +99,8 @@ impl SegmentHeader {
         if block.len() < BLOCK || &block[..8] != SEGMENT_MAGIC {
             return Err(Malformed("segment has no header"));
         }
-        if crc32c::crc32c(&block[..88]).to_be_bytes() != block[88..92]
+        let sum_at = SEGMENT_HEADER_BYTES - 4;
+        if crc32c::crc32c(&block[..sum_at]).to_be_bytes() != block[sum_at..SEGMENT_HEADER_BYTES]
             || !all_zero(&block[SEGMENT_HEADER_BYTES..BLOCK])
         {
             return Err(Malformed("segment header does not match its checksum"));
@@ -104,6 +110,8 @@ impl SegmentHeader {
             first_seq: u64::from_be_bytes(array(&block[16..24])),
             chain_in: Digest(array(&block[24..56])),
             genesis: Digest(array(&block[56..88])),
+            epoch: Epoch::decode(&array(&block[88..sum_at]))
+                .ok_or(Malformed("segment header holds a key that is none"))?,
         })
     }
 }
@@ -263,7 +271,7 @@ impl FrameBuilder {
         out[self.start..self.start + FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         out.extend_from_slice(&self.lengths);
         let chain_out = hash::frame(&out[self.start..]);
-        let signature = keys.sign(Role::Epoch, &message(Use::Frame, origin, epoch, &chain_out.0))?;
+        let signature = keys.sign(Role::Epoch(epoch), &message(Use::Frame, origin, epoch, &chain_out.0))?;
         out.extend_from_slice(&chain_out.0);
         out.extend_from_slice(&signature);
         let sum = crc32c::crc32c(&out[self.start..]);
@@ -419,10 +427,16 @@ pub struct Footer {
     pub frames: u64,
     /// How many entries were durable when it was signed.
     pub durable: u64,
+    /// The latest time of any entry of the epoch so far; when the epoch began, where it has none.
+    pub latest_ns: u64,
+    /// Whether its last entry is its epoch's seal.
+    pub ends_epoch: bool,
     /// The chain's value after its last frame.
     pub chain: Digest,
     /// The root of the tree over all entries so far.
     pub root: Digest,
+    /// Which root and log keys are in force.
+    pub authority: Authority,
     /// The partial tile of each level of the tree.
     pub levels: Vec<Vec<Digest>>,
     /// The sessions that are open.
@@ -445,11 +459,14 @@ impl Footer {
         out.extend_from_slice(FOOTER_MAGIC);
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.epoch.to_be_bytes());
-        for number in [self.number, self.next_seq, self.frames, self.durable, self.sessions.next] {
+        let Footer { number, next_seq, frames, durable, latest_ns, .. } = *self;
+        for number in [number, next_seq, frames, durable, self.sessions.next, latest_ns] {
             out.extend_from_slice(&number.to_be_bytes());
         }
+        out.push(u8::from(self.ends_epoch));
         out.extend_from_slice(&self.chain.0);
         out.extend_from_slice(&self.root.0);
+        self.authority.encode(out);
         out.push(u8::try_from(self.levels.len()).unwrap_or(u8::MAX));
         for level in &self.levels {
             out.push(u8::try_from(level.len()).unwrap_or(u8::MAX));
@@ -465,7 +482,8 @@ impl Footer {
         }
         let body = u32::try_from(out.len() - start - FOOTER_FIXED_BYTES).unwrap_or(u32::MAX);
         out[start + 8..start + 12].copy_from_slice(&body.to_be_bytes());
-        let signature = keys.sign(Role::Epoch, &message(Use::Seal, origin, self.epoch, &out[start..]))?;
+        let signature =
+            keys.sign(Role::Epoch(self.epoch), &message(Use::Seal, origin, self.epoch, &out[start..]))?;
         out.extend_from_slice(&signature);
         let sum = crc32c::crc32c(&out[start..]);
         out.extend_from_slice(&sum.to_be_bytes());
@@ -509,9 +527,14 @@ impl Footer {
         }
         let mut rest = Fields(&bytes[FOOTER_FIXED_BYTES..signed]);
         let mut number = || rest.number().ok_or(WRONG);
-        let (segment, next_seq, frames, durable, next_session) =
-            (number()?, number()?, number()?, number()?, number()?);
+        let (segment, next_seq, frames, durable, next_session, latest_ns) =
+            (number()?, number()?, number()?, number()?, number()?, number()?);
+        let ends_epoch = match rest.take() {
+            Some([flag @ 0..=1]) => flag == 1,
+            _ => return Err(WRONG),
+        };
         let (chain, root) = (rest.digest().ok_or(WRONG)?, rest.digest().ok_or(WRONG)?);
+        let authority = Authority::decode(&mut rest).ok_or(WRONG)?;
         let mut levels = Vec::new();
         for _ in 0..rest.take::<1>().ok_or(WRONG)?[0] {
             let width = rest.take::<1>().ok_or(WRONG)?[0];
@@ -525,20 +548,35 @@ impl Footer {
         if !rest.0.is_empty() {
             return Err(WRONG);
         }
-        Ok(Footer { number: segment, epoch, next_seq, frames, durable, chain, root, levels, sessions })
+        let number = segment;
+        Ok(Footer {
+            number,
+            epoch,
+            next_seq,
+            frames,
+            durable,
+            latest_ns,
+            ends_epoch,
+            chain,
+            root,
+            authority,
+            levels,
+            sessions,
+        })
     }
 }
 
-struct Fields<'a>(&'a [u8]);
+/// Fixed fields, taken one after the other.
+pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
     }
 
@@ -620,6 +658,17 @@ impl SegmentReader {
     /// Of the storage.
     pub fn header(&mut self) -> io::Result<Result<SegmentHeader, Malformed>> {
         Ok(SegmentHeader::decode(self.view(0, BLOCK)?))
+    }
+
+    /// Where the footer begins, as the file's end says; none where it does not end like a sealed segment.
+    ///
+    /// # Errors
+    /// Of the storage.
+    pub fn footer_offset(&mut self) -> io::Result<Option<u64>> {
+        let Some(tail_at) = self.length.checked_sub(16) else { return Ok(None) };
+        let tail = self.view(tail_at, 16)?;
+        let sealed = tail.len() == 16 && &tail[8..] == SEALED_MAGIC;
+        Ok(sealed.then(|| u64::from_be_bytes(array(&tail[..8]))))
     }
 
     /// Where the next step begins.
@@ -758,24 +807,22 @@ impl std::fmt::Debug for SegmentReader {
     }
 }
 
-/// Reads the footer of a sealed segment from its end; none where it is not sealed.
+/// Reads header and footer of a sealed segment; none where it is not sealed. The footer is checked under the key
+/// that the header names, which is the verifier's to judge.
 ///
 /// # Errors
-/// Of the storage; [`io::ErrorKind::InvalidData`] where it ends like a sealed one, and its footer is damaged.
-pub fn footer_of(file: Box<dyn File>, origin: &Origin, key: &PublicKey) -> io::Result<Option<Footer>> {
+/// Of the storage; [`io::ErrorKind::InvalidData`] where it ends like a sealed one, and header or footer is damaged.
+pub fn ends_of(file: Box<dyn File>, origin: &Origin) -> io::Result<Option<(SegmentHeader, Footer)>> {
     let mut reader = SegmentReader::new(file)?;
-    let Some(tail_at) = reader.length.checked_sub(16) else { return Ok(None) };
-    let tail = reader.view(tail_at, 16)?;
-    if tail.len() < 16 || &tail[8..] != SEALED_MAGIC {
-        return Ok(None);
-    }
+    let Some(offset) = reader.footer_offset()? else { return Ok(None) };
     let damaged = |why: Malformed| io::Error::new(io::ErrorKind::InvalidData, why);
-    let offset = u64::from_be_bytes(array(&tail[..8]));
     let length = reader.length.checked_sub(offset).and_then(|length| usize::try_from(length).ok());
     let Some(length) = length.filter(|length| *length <= padded(FOOTER_BYTES_MAX)) else {
         return Err(damaged(Malformed("segment footer has impossible lengths")));
     };
-    Footer::decode(reader.view(offset, length)?, offset, origin, key).map(Some).map_err(damaged)
+    let header = reader.header()?.map_err(damaged)?;
+    let footer = Footer::decode(reader.view(offset, length)?, offset, origin, &header.epoch.key);
+    Ok(Some((header, footer.map_err(damaged)?)))
 }
 
 /// Whether all bytes are zero.

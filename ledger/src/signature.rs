@@ -1,13 +1,16 @@
-//! Who signs what: the three keys, and the one shape of every signed message that is not a C2SP note.
+//! Who signs what: the keys and their numbers, and the one shape of every signed message that is not a C2SP note.
 //!
 //! A signature is over `gatebook-ledger/v1/<use>` ‖ 0 ‖ length and text of the origin ‖ epoch ‖ message, so
 //! that none can be taken for another. What a newcomer gets wrong: the *log* key, which an auditor pins,
 //! signs checkpoints alone; frames are signed by the *epoch* key, or neither may be worth anything when
 //! the other is stolen.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use ed25519_dalek::{Signature as Ed25519, Signer as _, SigningKey, VerifyingKey};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 /// An Ed25519 signature.
@@ -53,15 +56,16 @@ impl fmt::Display for Origin {
 )]
 pub struct BadOrigin;
 
-/// Which key.
+/// Which key. A root or log key has the number of the order that brought it, 0 for those of `ledger.toml`; an
+/// epoch's key has the epoch's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// Certifies the others, once; may stay offline afterwards.
-    Root,
+    /// Certifies the others; may stay offline.
+    Root(u32),
     /// Signs checkpoints; long-lived; what an auditor pins and a witness knows.
-    Log,
-    /// Signs frames and seals, and adds a second line to checkpoints.
-    Epoch,
+    Log(u32),
+    /// Signs the frames and footers of its epoch and the next epoch's key, and adds a second line to checkpoints.
+    Epoch(u32),
 }
 
 impl Role {
@@ -69,10 +73,24 @@ impl Role {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Role::Root => "root",
-            Role::Log => "log",
-            Role::Epoch => "epoch",
+            Role::Root(_) => "root",
+            Role::Log(_) => "log",
+            Role::Epoch(_) => "epoch",
         }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Role::Root(number) | Role::Log(number) | Role::Epoch(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} key {}", self.name(), self.number())
     }
 }
 
@@ -85,6 +103,10 @@ pub enum Use {
     Seal,
     /// The log key and the key of epoch 0, by the root key.
     Root,
+    /// The key of the next epoch, by the key of this one.
+    NextEpoch,
+    /// A change of the root or log key, by the root key.
+    Keys,
 }
 
 impl Use {
@@ -93,6 +115,8 @@ impl Use {
             Use::Frame => b"gatebook-ledger/v1/frame\0",
             Use::Seal => b"gatebook-ledger/v1/seal\0",
             Use::Root => b"gatebook-ledger/v1/root\0",
+            Use::NextEpoch => b"gatebook-ledger/v1/next-epoch\0",
+            Use::Keys => b"gatebook-ledger/v1/keys\0",
         }
     }
 }
@@ -143,7 +167,7 @@ impl fmt::Debug for PublicKey {
 
 /// Holds the writer's keys: in files, in memory, in a module of hardware.
 pub trait Keys: Send {
-    /// The public half of a key. The root's is known from the manifest and asked for only at creation.
+    /// The public half of a key.
     ///
     /// # Errors
     /// [`KeyError`] where this holder has no such key.
@@ -154,64 +178,131 @@ pub trait Keys: Send {
     /// # Errors
     /// [`KeyError`] where this holder has no such key or cannot use it.
     fn sign(&self, role: Role, message: &[u8]) -> Result<Signature, KeyError>;
+
+    /// Draws a new key, in the place of any that has this name. It is durable on return: what it will sign
+    /// must not become durable before the key itself.
+    ///
+    /// # Errors
+    /// [`KeyError`] where there is no randomness or no room.
+    fn draw(&mut self, role: Role) -> Result<PublicKey, KeyError>;
+
+    /// Destroys a key for good; durable on return. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it may still be there.
+    fn erase(&mut self, role: Role) -> Result<(), KeyError>;
+
+    /// Every key that is held, also one that is damaged.
+    fn held(&self) -> Vec<Role>;
+
+    /// A manifest that was certified where the root key is; none where the root key is held here.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it cannot be read.
+    fn manifest(&self) -> Result<Option<Vec<u8>>, KeyError> {
+        Ok(None)
+    }
+
+    /// The root key's order of this number, where it has been brought.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it cannot be read.
+    fn order(&self, number: u32) -> Result<Option<Vec<u8>>, KeyError> {
+        let _ = number;
+        Ok(None)
+    }
 }
 
 /// A key that cannot be used, and why. Never names key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is none.
-    #[error("there is no {} key here", .0.name())]
+    #[error("there is no {0} here")]
     Absent(Role),
     /// It could not be read, or could not sign.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// Keys in memory.
-pub struct MemoryKeys {
-    root: Option<SigningKey>,
-    log: SigningKey,
-    epoch: SigningKey,
+/// Keys in memory, for tests and demonstrations: what is drawn follows from the first epoch's seed, so that the
+/// same calls write the same bytes. Its clones hold the same keys, so that they outlive a writer that crashed.
+#[derive(Clone)]
+pub struct MemoryKeys(Arc<Mutex<Held>>);
+
+struct Held {
+    keys: BTreeMap<Role, SigningKey>,
+    seed: Zeroizing<[u8; 32]>,
+    draws: u64,
+    orders: BTreeMap<u32, Vec<u8>>,
 }
 
 impl MemoryKeys {
-    /// Takes the three secret seeds; the root's may stay elsewhere once the ledger is created.
+    /// Takes the secret seeds of the root key, the log key and the key of epoch 0; the root's may stay elsewhere
+    /// once the ledger is created.
     #[must_use]
     pub fn new(root: Option<&[u8; 32]>, log: &[u8; 32], epoch: &[u8; 32]) -> MemoryKeys {
-        MemoryKeys {
-            root: root.map(SigningKey::from_bytes),
-            log: SigningKey::from_bytes(log),
-            epoch: SigningKey::from_bytes(epoch),
-        }
+        let root = root.map(|seed| (Role::Root(0), SigningKey::from_bytes(seed)));
+        let others = [(Role::Log(0), log), (Role::Epoch(0), epoch)]
+            .map(|(role, seed)| (role, SigningKey::from_bytes(seed)));
+        MemoryKeys(Arc::new(Mutex::new(Held {
+            keys: others.into_iter().chain(root).collect(),
+            seed: Zeroizing::new(*epoch),
+            draws: 0,
+            orders: BTreeMap::new(),
+        })))
     }
 
-    /// Draws three new keys from the operating system; gives back their seeds too, to be stored.
-    ///
-    /// # Errors
-    /// [`KeyError`] where the operating system gives no randomness.
-    pub fn generate() -> Result<Zeroizing<[u8; 32]>, KeyError> {
-        let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut())
-            .map_err(|error| KeyError::Unusable(format!("no randomness: {error}")))?;
-        Ok(seed)
+    /// Brings an order of the root key.
+    pub fn bring_order(&self, number: u32, order: &str) {
+        self.0.lock().orders.insert(number, order.as_bytes().to_vec());
     }
+}
 
-    fn key(&self, role: Role) -> Result<&SigningKey, KeyError> {
-        match role {
-            Role::Root => self.root.as_ref().ok_or(KeyError::Absent(Role::Root)),
-            Role::Log => Ok(&self.log),
-            Role::Epoch => Ok(&self.epoch),
-        }
-    }
+/// Draws the secret seed of a key from the operating system.
+///
+/// # Errors
+/// [`KeyError`] where it gives no randomness.
+pub fn random_seed() -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).map_err(|error| KeyError::Unusable(format!("no randomness: {error}")))?;
+    Ok(seed)
 }
 
 impl Keys for MemoryKeys {
     fn public(&self, role: Role) -> Result<PublicKey, KeyError> {
-        Ok(PublicKey(self.key(role)?.verifying_key()))
+        let held = self.0.lock();
+        let key = held.keys.get(&role).ok_or(KeyError::Absent(role))?;
+        Ok(PublicKey(key.verifying_key()))
     }
 
     fn sign(&self, role: Role, message: &[u8]) -> Result<Signature, KeyError> {
-        Ok(self.key(role)?.sign(message).to_bytes())
+        let held = self.0.lock();
+        let key = held.keys.get(&role).ok_or(KeyError::Absent(role))?;
+        Ok(key.sign(message).to_bytes())
+    }
+
+    fn draw(&mut self, role: Role) -> Result<PublicKey, KeyError> {
+        let mut held = self.0.lock();
+        held.draws += 1;
+        let mut input = Zeroizing::new(held.seed.to_vec());
+        input.extend_from_slice(&held.draws.to_be_bytes());
+        let key = SigningKey::from_bytes(&blake3::derive_key("gatebook-ledger/v1 keys of tests", &input));
+        let public = PublicKey(key.verifying_key());
+        held.keys.insert(role, key);
+        Ok(public)
+    }
+
+    fn erase(&mut self, role: Role) -> Result<(), KeyError> {
+        self.0.lock().keys.remove(&role);
+        Ok(())
+    }
+
+    fn held(&self) -> Vec<Role> {
+        self.0.lock().keys.keys().copied().collect()
+    }
+
+    fn order(&self, number: u32) -> Result<Option<Vec<u8>>, KeyError> {
+        Ok(self.0.lock().orders.get(&number).cloned())
     }
 }
 
@@ -229,8 +320,8 @@ mod tests {
     fn a_signature_for_one_use_origin_or_epoch_is_none_for_another() {
         let keys = MemoryKeys::new(None, &[1; 32], &[2; 32]);
         let (a, b) = (Origin::new("a.example").unwrap(), Origin::new("b.example").unwrap());
-        let key = keys.public(Role::Epoch).unwrap();
-        let signature = keys.sign(Role::Epoch, &message(Use::Frame, &a, 0, b"x")).unwrap();
+        let key = keys.public(Role::Epoch(0)).unwrap();
+        let signature = keys.sign(Role::Epoch(0), &message(Use::Frame, &a, 0, b"x")).unwrap();
         assert!(key.verifies(&message(Use::Frame, &a, 0, b"x"), &signature));
         for other in [
             message(Use::Seal, &a, 0, b"x"),
@@ -240,8 +331,8 @@ mod tests {
         ] {
             assert!(!key.verifies(&other, &signature));
         }
-        assert!(!keys.public(Role::Log).unwrap().verifies(&message(Use::Frame, &a, 0, b"x"), &signature));
-        assert!(matches!(keys.sign(Role::Root, b""), Err(KeyError::Absent(Role::Root))));
+        assert!(!keys.public(Role::Log(0)).unwrap().verifies(&message(Use::Frame, &a, 0, b"x"), &signature));
+        assert!(matches!(keys.sign(Role::Root(0), b""), Err(KeyError::Absent(Role::Root(0)))));
     }
 
     #[test]

@@ -11,17 +11,23 @@ use std::io;
 use std::sync::Arc;
 
 use crate::checkpoint::Checkpoint;
-use crate::entry::{BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, check_canonical};
+use crate::entry::{BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, Malformed, check_canonical};
+use crate::epoch::Epoch;
 use crate::error::{OpenError, StageError, WriteError};
 use crate::hash::{Committer, Digest, SALT_BYTES, leaf};
 use crate::manifest::{self, Manifest};
 use crate::merkle::{TILE_WIDTH, Tile, Tree, tile_path};
+use crate::orders::{Authority, Order};
 use crate::recovery::{self, Cut, Recovery};
 use crate::segment::{self, Ahead, BLOCK, Footer, FrameBuilder, PAYLOAD_BYTES_MAX, SegmentHeader};
 use crate::session::Sessions;
-use crate::signature::{KeyError, Keys, Origin};
+use crate::signature::{KeyError, Keys, Origin, Role};
 use crate::state::{Signed, StateFile};
 use crate::storage::{File, Mode, Storage};
+
+/// What only the writer itself writes.
+const OWN_KINDS: [Kind; 5] =
+    [Kind::LEDGER_OPENED, Kind::CHAIN_HEAD, Kind::RECOVERY, Kind::KEYS_CHANGED, Kind::EPOCH_SEAL];
 
 /// The name of the checkpoint's file.
 pub const CHECKPOINT: &str = "checkpoint";
@@ -37,6 +43,10 @@ pub struct Limits {
     pub segment_bytes: u64,
     /// How far ahead of the writer a segment is filled with zeros; 0 for not at all.
     pub fill_bytes: u64,
+    /// An epoch is over once it is this old, in nanoseconds: the shorter, the less can whoever takes the keys rewrite.
+    pub epoch_ns: u64,
+    /// An epoch is over once so many bytes were written in it since the ledger was opened.
+    pub epoch_bytes: u64,
 }
 
 impl Default for Limits {
@@ -46,6 +56,8 @@ impl Default for Limits {
             frame_payloads_bytes_max: 1024 * 1024,
             segment_bytes: 64 * 1024 * 1024,
             fill_bytes: 1024 * 1024,
+            epoch_ns: 3600 * 1_000_000_000,
+            epoch_bytes: 1024 * 1024 * 1024,
         }
     }
 }
@@ -112,6 +124,27 @@ pub(crate) struct Position {
     pub(crate) next_seq: u64,
     pub(crate) sessions: Sessions,
     pub(crate) tree: Tree,
+    pub(crate) authority: Authority,
+    pub(crate) epoch: Epoch,
+    /// The latest time of any entry of the epoch.
+    pub(crate) latest_ns: u64,
+    /// The epoch after this one, where this one's seal was the last entry.
+    pub(crate) next_epoch: Option<Epoch>,
+}
+
+impl Position {
+    /// What the header of a segment says that begins here, behind what was sealed.
+    pub(crate) fn header(&self, number: u64, genesis: Digest) -> SegmentHeader {
+        let (first_seq, chain_in, epoch) = (self.next_seq, self.chain, self.epoch);
+        SegmentHeader { number, first_seq, chain_in, genesis, epoch }
+    }
+
+    /// Begins the next epoch, where this one is sealed.
+    pub(crate) fn pass_seal(&mut self) {
+        if let Some(next) = self.next_epoch.take() {
+            (self.epoch, self.latest_ns) = (next, next.since_ns);
+        }
+    }
 }
 
 /// Where in the segments the writer stands.
@@ -156,6 +189,10 @@ pub struct Writer {
     /// Where in `out` a new segment begins.
     cuts: Vec<usize>,
     frame: FrameBuilder,
+    /// When this epoch began by the clock that asks whether it is over.
+    epoch_began_ns: u64,
+    /// How much was written in it.
+    epoch_bytes: u64,
     poisoned: bool,
     _lock: Box<dyn Send>,
 }
@@ -177,12 +214,19 @@ impl Writer {
         if storage.list("")?.iter().any(|name| name == manifest::NAME) {
             return Err(OpenError::Exists);
         }
-        let manifest = Manifest::create(origin, keys.as_ref())?;
+        let manifest = match keys.manifest()? {
+            Some(certified) => Manifest::parse(&certified)?,
+            None => Manifest::create(origin, keys.as_ref())?,
+        };
+        if manifest.origin != *origin {
+            return Err(OpenError::Manifest(manifest::BadManifest("it was certified for another ledger")));
+        }
         recovery::remove_unborn(storage.as_ref())?;
         // The manifest comes last: until it is there nothing is, and the files before it may be made anew.
         let mut header = Vec::new();
         let chain_in = manifest.genesis();
-        SegmentHeader { number: 0, first_seq: 0, chain_in, genesis: chain_in }.encode(&mut header);
+        let epoch = Epoch::first(manifest.epoch_key, now_ns);
+        SegmentHeader { number: 0, first_seq: 0, chain_in, genesis: chain_in, epoch }.encode(&mut header);
         let mut file = storage.open(&segment::name(0), Mode::Create)?;
         file.write_at(0, &header)?;
         file.sync()?;
@@ -240,24 +284,27 @@ impl Writer {
             poisoned: false,
             storage,
             manifest,
+            epoch_began_ns: now_ns,
+            epoch_bytes: 0,
             position,
             state,
             _lock: lock,
         };
-        writer.record_opening(&unrecorded, now_ns).map_err(|error| match error {
-            WriteError::Storage(error) => OpenError::Storage(error),
-            WriteError::Key(error) => OpenError::Key(error),
-            other => OpenError::Storage(io::Error::other(other)),
-        })?;
+        writer.record_opening(&unrecorded, now_ns).map_err(OpenError::from)?;
         Ok((writer, recovery))
     }
 
     /// The log layer's own entries: that the ledger was opened, what recovery cut.
     fn record_opening(&mut self, cuts: &[Cut], now_ns: u64) -> Result<(), WriteError> {
+        if self.position.next_epoch.is_some() {
+            // A crash kept a seal from its footer; nothing may come between.
+            self.roll_if_full()?;
+        }
+        self.epoch_began_ns = self.position.epoch.since_ns.min(now_ns);
         if self.position.next_seq == 0 {
             let body =
                 format!(r#"{{"format":{},"genesis":"{}"}}"#, manifest::FORMAT, self.manifest.genesis());
-            self.stage_own(Kind::LEDGER_OPENED, now_ns, &body)?;
+            self.stage_own(Kind::LEDGER_OPENED, self.position.epoch.since_ns, &body)?;
         }
         for cut in cuts {
             let body = format!(
@@ -266,14 +313,99 @@ impl Writer {
             );
             self.stage_own(Kind::RECOVERY, now_ns, &body)?;
         }
-        // A segment that is full already, by a crash before its seal, is sealed now.
+        // A segment that is full already, by a crash before its footer, is sealed now.
         self.roll_if_full()?;
+        self.take_orders(now_ns)?;
         self.write()?;
-        self.sync().map(drop)
+        self.sync()?;
+        self.erase_old_keys(now_ns)?;
+        self.rotate_if_due(now_ns).map(drop)
     }
 
+    /// Takes the root key's orders that were brought since the last one.
+    fn take_orders(&mut self, now_ns: u64) -> Result<(), WriteError> {
+        while let Some(body) = self.keys.order(self.position.authority.orders + 1)? {
+            let number = self.position.authority.orders + 1;
+            let refused = |why: &dyn std::fmt::Display| KeyError::Unusable(format!("order {number}: {why}"));
+            let order = Order::parse(&body).map_err(|why| refused(&why))?;
+            let time_ns = now_ns.max(self.position.epoch.since_ns);
+            let next = self.position.authority.after(&order, time_ns, &self.manifest.origin);
+            let next = next.map_err(|why| refused(&why))?;
+            // A log key that nobody holds must not come into force: nothing could be published any more.
+            if self.keys.public(Role::Log(next.log.number))? != next.log.key {
+                return Err(refused(&"it names another log key than the one that is here").into());
+            }
+            let body = String::from_utf8_lossy(&body);
+            self.stage_own(Kind::KEYS_CHANGED, time_ns, &body)?;
+            self.position.authority = next;
+        }
+        Ok(())
+    }
+
+    /// Erases the keys whose time is over: of sealed epochs, of one that was drawn and never came to be, and log
+    /// keys that were replaced. If we stop before, the next opening erases them.
+    fn erase_old_keys(&mut self, now_ns: u64) -> Result<(), KeyError> {
+        let (epoch, log) = (self.position.epoch.number, self.position.authority.log.number);
+        let signers: Vec<u32> = self.position.authority.signers(now_ns).map(|key| key.number).collect();
+        for role in self.keys.held() {
+            let over = match role {
+                Role::Epoch(number) => number != epoch,
+                // A later number is one that the next order will bring.
+                Role::Log(number) => number < log && !signers.contains(&number),
+                Role::Root(_) => false,
+            };
+            if over {
+                self.keys.erase(role)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the epoch where it is old or long enough. Gives whether it did.
+    ///
+    /// # Errors
+    /// As [`Writer::rotate`].
+    pub fn rotate_if_due(&mut self, now_ns: u64) -> Result<bool, WriteError> {
+        let due = now_ns.abs_diff(self.epoch_began_ns) >= self.limits.epoch_ns
+            || self.epoch_bytes >= self.limits.epoch_bytes;
+        if due {
+            self.rotate(now_ns)?;
+        }
+        Ok(due)
+    }
+
+    /// Ends the epoch, also an empty one: draws the next key, seals this epoch with it, and erases this epoch's key.
+    /// All that was staged before is durable on return.
+    ///
+    /// # Errors
+    /// [`WriteError`]; then the writer is poisoned, and opening again finishes what was begun.
+    pub fn rotate(&mut self, now_ns: u64) -> Result<(), WriteError> {
+        self.guarded(|writer| writer.change_epoch(now_ns))
+    }
+
+    fn change_epoch(&mut self, now_ns: u64) -> Result<(), WriteError> {
+        self.write_staged()?;
+        // If we stop behind this, opening erases the key that was drawn, and the epoch goes on.
+        let key = self.keys.draw(Role::Epoch(self.position.epoch.number + 1))?;
+        let (first_seq, since_ns) = (self.position.next_seq + 1, now_ns.max(self.position.latest_ns));
+        let (origin, keys) = (&self.manifest.origin, self.keys.as_ref());
+        let next = self.position.epoch.certify_next(origin, keys, key, first_seq, since_ns)?;
+        self.stage_own(Kind::EPOCH_SEAL, since_ns, &next.seal())?;
+        self.position.next_epoch = Some(next);
+        // If we stop within this, the seal is either cut with what is torn, or stands; then opening writes the
+        // footer that may be missing, for which the old key is still here.
+        self.write_staged()?;
+        self.file.sync()?;
+        self.durable = self.written;
+        (self.epoch_began_ns, self.epoch_bytes) = (now_ns, 0);
+        Ok(self.erase_old_keys(now_ns)?)
+    }
+
+    /// An entry of the log layer's own.
     fn stage_own(&mut self, kind: Kind, time_ns: u64, body: &str) -> Result<u64, WriteError> {
-        Ok(self.stage(&Draft { kind, time_ns, session: 0, body: body.as_bytes(), payload: b"" })?)
+        let draft = Draft { kind, time_ns, session: 0, body: body.as_bytes(), payload: b"" };
+        check_canonical(draft.body).map_err(StageError::from)?;
+        self.stage_placed(&draft, 0, Digest::ZERO)
     }
 
     /// What the ledger is.
@@ -286,6 +418,18 @@ impl Writer {
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.position.next_seq
+    }
+
+    /// The epoch that the next entry belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.position.epoch
+    }
+
+    /// Which root and log keys are in force.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.position.authority
     }
 
     /// How many entries are durable.
@@ -319,7 +463,7 @@ impl Writer {
         self.poisoned
     }
 
-    /// Takes an entry and gives it its number, in memory alone.
+    /// Takes an entry and gives it its number, in memory alone. A time before the epoch's beginning becomes that.
     ///
     /// # Errors
     /// [`StageError`]; unless it is `Poisoned`, the writer is as it was before.
@@ -334,6 +478,9 @@ impl Writer {
             return Err(StageError::PayloadTooLong(draft.payload.len()));
         }
         check_canonical(draft.body)?;
+        if OWN_KINDS.contains(&draft.kind) {
+            return Err(Malformed("the writer itself writes entries of this kind").into());
+        }
         let (session_seq, prev_in_session) = self.position.sessions.place(draft.kind, draft.session)?;
         self.stage_placed(draft, session_seq, prev_in_session).map_err(|_| {
             self.poisoned = true;
@@ -357,9 +504,10 @@ impl Writer {
         }
         let header = Header {
             kind: draft.kind,
-            epoch: 0,
+            encrypted: false,
+            epoch: self.position.epoch.number,
             seq: self.position.next_seq,
-            time_ns: draft.time_ns,
+            time_ns: draft.time_ns.max(self.position.epoch.since_ns),
             session: draft.session,
             session_seq,
             prev_in_session,
@@ -375,6 +523,7 @@ impl Writer {
         self.position.tree.push(leaf);
         self.position.sessions.take(draft.kind, draft.session, leaf);
         self.position.next_seq += 1;
+        self.position.latest_ns = self.position.latest_ns.max(header.time_ns);
         Ok(header.seq)
     }
 
@@ -390,26 +539,33 @@ impl Writer {
         let (chain_in, origin) = (self.position.chain, &self.manifest.origin);
         self.position.chain = self.frame.finish(
             &mut self.out,
-            Ahead { chain_in, first_seq, durable: self.durable, epoch: 0 },
+            Ahead { chain_in, first_seq, durable: self.durable, epoch: self.position.epoch.number },
             origin,
             self.keys.as_ref(),
         )?;
         self.segment_offset += (self.out.len() - start) as u64;
+        self.epoch_bytes += (self.out.len() - start) as u64;
         self.segment_frames += 1;
         self.roll_if_full()
     }
 
-    /// Ends the segment and begins the next one, both in the buffer. No frame may be unfinished.
+    /// Ends the segment, where it is full or its epoch is sealed, and begins the next one, both in the buffer.
+    /// No frame may be unfinished.
     fn roll_if_full(&mut self) -> Result<(), KeyError> {
-        if self.segment_offset < self.limits.segment_bytes || !self.frame.is_empty() {
+        let ends_epoch = self.position.next_epoch.is_some();
+        let full = self.segment_offset >= self.limits.segment_bytes || ends_epoch;
+        if !full || !self.frame.is_empty() {
             return Ok(());
         }
         let footer = Footer {
             number: self.segment,
-            epoch: 0,
+            epoch: self.position.epoch.number,
             next_seq: self.position.next_seq,
             frames: self.segment_frames,
             durable: self.durable,
+            latest_ns: self.position.latest_ns,
+            ends_epoch,
+            authority: self.position.authority,
             chain: self.position.chain,
             root: self.position.tree.root(),
             levels: self.position.tree.levels().to_vec(),
@@ -420,13 +576,8 @@ impl Writer {
         self.segment += 1;
         self.segment_offset = BLOCK as u64;
         self.segment_frames = 0;
-        let header = SegmentHeader {
-            number: self.segment,
-            first_seq: self.position.next_seq,
-            chain_in: self.position.chain,
-            genesis: self.manifest.genesis(),
-        };
-        header.encode(&mut self.out);
+        self.position.pass_seal();
+        self.position.header(self.segment, self.manifest.genesis()).encode(&mut self.out);
         Ok(())
     }
 
@@ -537,9 +688,11 @@ impl Writer {
             root: checkpoint.root,
             chain: self.position.chain,
             time_ns: now_ns,
-            epoch: 0,
+            epoch: self.position.epoch.number,
         })?;
-        let note = checkpoint.sign(self.keys.as_ref(), 0)?;
+        let logs = self.position.authority.signers(now_ns).map(|key| Role::Log(key.number));
+        let signers: Vec<Role> = logs.chain([Role::Epoch(self.position.epoch.number)]).collect();
+        let note = checkpoint.sign(self.keys.as_ref(), &signers)?;
         self.published = checkpoint.size;
         let (full, partial) = (self.position.tree.take_full(), self.position.tree.partial());
         Ok(Publication { checkpoint, note, full, partial })

@@ -5,15 +5,19 @@
 use std::path::{Path, PathBuf};
 
 use gatebook_ledger::hash::Digest;
-use gatebook_ledger::{Directory, Kind, Memory, Storage, Writer, export};
+use gatebook_ledger::orders::Cause;
+use gatebook_ledger::{Directory, Kind, Memory, Storage, export};
 
-use common::{EVENT, create, judge, pinned, publish, stage};
+use common::{EVENT, create_with, judge, keys, open_with, order_log_key, pinned, publish, stage};
 
 #[allow(dead_code, reason = "each test program uses its part")]
 mod common;
 
+/// A ledger with one of everything that the format has: sessions, one of them over the end of a segment, an epoch
+/// that ends and an empty one, and a log key that is rotated.
 fn write(storage: &Memory) {
-    let mut writer: Writer = create(storage);
+    let mut keys = *keys();
+    let mut writer = create_with(storage, &keys);
     stage(&mut writer, Kind::SESSION_OPENED, 1, br#"{"who":"dana"}"#);
     stage(&mut writer, EVENT, 1, b"first");
     writer.write().unwrap();
@@ -26,7 +30,14 @@ fn write(storage: &Memory) {
     for _ in 0..30 {
         stage(&mut writer, EVENT, 2, &[b'x'; 50]);
     }
-    writer.close(9).unwrap();
+    writer.rotate(10).unwrap();
+    writer.rotate(20).unwrap();
+    stage(&mut writer, EVENT, 2, b"in the third epoch");
+    writer.close(30).unwrap();
+    order_log_key(&mut keys, 1, Cause::Rotated, 3600);
+    let (mut writer, _) = open_with(storage, &keys, 40).unwrap();
+    stage(&mut writer, EVENT, 2, b"under the next log key");
+    writer.close(50).unwrap();
 }
 
 fn golden() -> PathBuf {
@@ -67,7 +78,7 @@ fn the_ledger_that_is_checked_in_verifies_and_equals_what_is_written_today() {
     let kept = Directory::open(&golden().join("ledger")).unwrap();
     let report = judge(&kept, &pinned(&storage));
     assert_eq!(report.verdict.exit_code(), 0, "{:?}", report.problems);
-    for name in ["ledger.toml", "checkpoint", "segments/00000000.seg", "tile/0/000.p/38"] {
+    for name in ["ledger.toml", "checkpoint", "segments/00000000.seg", "segments/00000003.seg"] {
         let kept = gatebook_ledger::storage::read(&kept as &dyn Storage, name, 1 << 20).unwrap();
         assert_eq!(Some(kept), storage.bytes(name), "{name}");
     }

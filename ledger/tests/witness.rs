@@ -10,7 +10,7 @@ use std::time::Duration;
 use gatebook_ledger::checkpoint::Note;
 use gatebook_ledger::merkle::{StoredTiles, proof};
 use gatebook_ledger::witness::{Cosigner, Request, cosignature, hash_of};
-use gatebook_ledger::{Memory, MemoryKeys, Origin, Writer, reader};
+use gatebook_ledger::{Memory, MemoryKeys, Origin, Writer, reader, standing};
 
 use common::{CountedSalts, EVENT, create, limits, open, publish, stage};
 
@@ -143,7 +143,8 @@ fn a_growing_log_is_cosigned_and_remembered_over_a_restart() {
     let (status, _, kept) = witness.get(&format!("/checkpoint/{}", hash_of("test.example/ledger")));
     assert_eq!(status, 200);
     let kept = Note::parse(kept.as_bytes()).unwrap();
-    assert!(kept.verify(&reader::manifest(&storage).unwrap().checkpoint_keys()).is_ok());
+    let manifest = reader::manifest(&storage).unwrap();
+    assert!(kept.verify(&standing::checkpoint_keys(&storage, &manifest, &kept).unwrap()).is_ok());
     assert!(cosigner.time_of(&kept).unwrap().is_some());
     assert_eq!(kept.unverified().size, old);
 }

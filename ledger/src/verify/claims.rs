@@ -19,6 +19,10 @@ pub(super) struct Claim {
     pub(super) root: Digest,
     /// The chain's value after it, where the claim says.
     pub(super) chain: Option<Digest>,
+    /// The epoch that it was signed in, where the claim says.
+    pub(super) epoch: Option<u32>,
+    /// The note, whose signatures are checked once the entries tell which keys were in force.
+    pub(super) note: Option<Note>,
     /// Whether the auditor brought it.
     pub(super) brought: bool,
 }
@@ -32,17 +36,20 @@ pub(super) fn claims(
     findings: &mut Findings,
 ) -> io::Result<Vec<Claim>> {
     let mut claims = Vec::new();
-    let keys = manifest.checkpoint_keys();
-    let mut take = |source: &str, bytes: &[u8], brought: bool, findings: &mut Findings| {
-        let checked = Note::parse(bytes).and_then(|note| note.verify(&keys).cloned());
-        match checked {
-            Ok(checkpoint) => {
-                let (size, root, source) = (checkpoint.size, checkpoint.root, source.to_owned());
-                claims.push(Claim { source, size, root, chain: None, brought });
+    let mut take =
+        |source: &str, bytes: &[u8], brought: bool, findings: &mut Findings| match Note::parse(bytes) {
+            Ok(note) if note.unverified().origin != manifest.origin => {
+                let what = "not a good checkpoint: it is of another ledger".to_owned();
+                findings.add(false, Some(source.to_owned()), None, None, what);
+            }
+            Ok(note) => {
+                let (size, root, source) =
+                    (note.unverified().size, note.unverified().root, source.to_owned());
+                let epoch = note.epoch();
+                claims.push(Claim { source, size, root, chain: None, epoch, note: Some(note), brought });
             }
             Err(why) => findings.add(false, Some(source.to_owned()), None, None, why.to_string()),
-        }
-    };
+        };
     match read(storage, CHECKPOINT, NOTE_BYTES_MAX) {
         Ok(bytes) => take(CHECKPOINT, &bytes, false, findings),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -61,8 +68,9 @@ pub(super) fn claims(
                 findings.add(false, Some(state::NAME.to_owned()), None, None, what);
             }
             if newest.generation > 0 {
+                let (source, epoch) = (state::NAME.to_owned(), Some(newest.epoch));
                 let (size, root, chain) = (newest.size, newest.root, Some(newest.chain));
-                claims.push(Claim { source: state::NAME.to_owned(), size, root, chain, brought: false });
+                claims.push(Claim { source, size, root, chain, epoch, note: None, brought: false });
             }
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -3,14 +3,20 @@
 
 use std::collections::HashMap;
 
-use super::part::Part;
+use super::claims::Claim;
+use super::epochs::EpochKeys;
+use super::part::{Part, Redaction, Snapshot};
 use super::report::{Anchor, Court};
+use crate::checkpoint::{BadNote, Vkey};
 use crate::entry::Kind;
+use crate::epoch::Epoch;
 use crate::hash::Digest;
 use crate::manifest::Manifest;
 use crate::merkle::Range;
+use crate::orders::Authority;
 use crate::segment::name;
 use crate::session::Sessions;
+use crate::signature::Origin;
 
 /// What the segments come to, joined in order.
 pub(super) struct Joined {
@@ -22,8 +28,30 @@ pub(super) struct Joined {
     pub(super) sessions: Sessions,
     /// Whether sessions can still be told: not behind damage.
     pub(super) sessions_known: bool,
-    /// For each claim's size: the root, the last entry's kind and time, the chain.
-    pub(super) reached: HashMap<u64, (Option<Digest>, Kind, u64, Option<Digest>)>,
+    /// What stands at each claim's size.
+    pub(super) reached: HashMap<u64, Reached>,
+    /// The epoch that the next segment must be of; none where that cannot be told.
+    pub(super) epoch: Option<Epoch>,
+    /// The latest time of the epoch's entries.
+    latest_ns: u64,
+    /// The latest entry's time.
+    ends_ns: u64,
+    origin: Origin,
+    /// From which entry on which root and log keys were in force.
+    authorities: Vec<(u64, Authority)>,
+    /// Whether those can still be told: not behind damage.
+    authority_known: bool,
+    zeroed: Vec<u64>,
+    redactions: Vec<(u64, Redaction)>,
+}
+
+/// What stands right behind the last entry of a claim.
+pub(super) struct Reached {
+    root: Option<Digest>,
+    kind: Kind,
+    time_ns: u64,
+    epoch: u32,
+    chain: Option<Digest>,
 }
 
 impl Joined {
@@ -36,10 +64,18 @@ impl Joined {
             sessions: Sessions::default(),
             sessions_known: true,
             reached: HashMap::new(),
+            epoch: None,
+            latest_ns: 0,
+            ends_ns: 0,
+            origin: manifest.origin.clone(),
+            authorities: vec![(0, Authority::first(manifest))],
+            authority_known: true,
+            zeroed: Vec::new(),
+            redactions: Vec::new(),
         }
     }
 
-    pub(super) fn join(&mut self, part: Part, court: &mut Court) {
+    pub(super) fn join(&mut self, manifest: &Manifest, part: Part, court: &mut Court) {
         let file = || Some(name(part.number));
         court.segments += 1;
         court.frames += part.frames;
@@ -55,30 +91,43 @@ impl Joined {
             let what = "segment does not follow the one before".to_owned();
             court.tampered(file(), Some(0), Some(self.next_seq), what);
         }
+        self.join_epoch(manifest, &part, court);
         let intact = part.range.is_some() && part.findings.problems.iter().all(|problem| problem.missing);
         for snapshot in &part.snapshots {
             let root = snapshot.range.as_ref().and_then(|part| {
                 let mut whole = self.range.clone()?;
                 whole.join(part).then(|| whole.root())?
             });
-            self.reached.insert(snapshot.size, (root, snapshot.kind, snapshot.time_ns, snapshot.chain));
+            let Snapshot { size, kind, time_ns, epoch, chain, .. } = *snapshot;
+            self.reached.insert(size, Reached { root, kind, time_ns, epoch, chain });
         }
         let whole = self.range.take();
         self.range =
             whole.zip(part.range.as_ref()).and_then(|(mut whole, range)| whole.join(range).then_some(whole));
         self.join_sessions(&part, intact, court);
+        self.join_orders(&part, intact, court);
         if let Some((offset, footer)) = &part.footer {
             let agrees = footer.number == part.number
                 && footer.frames == part.frames
                 && footer.next_seq == part.next_seq
                 && part.chain_next.is_none_or(|chain| chain == footer.chain)
                 && self.range.as_ref().and_then(Range::root).is_none_or(|root| root == footer.root)
-                && (!self.sessions_known || footer.sessions == self.sessions);
-            if !agrees && intact {
+                && (!self.sessions_known || footer.sessions == self.sessions)
+                && part.header.is_none_or(|header| footer.epoch == header.epoch.number)
+                && footer.latest_ns == self.latest_ns
+                && footer.ends_epoch == part.seal.is_some()
+                && (!self.authority_known || footer.authority == self.authority());
+            if part.frames == 0 && footer.frames > 0 && intact {
+                let what = "the frames of this segment are missing: it was cut down to its footer".to_owned();
+                court.missing(file(), Some(*offset), Some(part.next_seq), what);
+            } else if !agrees && intact {
                 let what = "segment footer contradicts its segment".to_owned();
                 court.tampered(file(), Some(*offset), Some(part.next_seq), what);
             }
         }
+        self.leave_epoch(&part);
+        self.zeroed.extend(part.zeroed);
+        self.redactions.extend(part.redactions);
         self.chain = part.chain_next;
         self.next_seq = part.next_seq;
         court.findings.problems.extend(part.findings.problems);
@@ -115,10 +164,132 @@ impl Joined {
         }
     }
 
+    /// The segment must be of the epoch that goes on, or of the one that the seal before it leads to.
+    fn join_epoch(&mut self, manifest: &Manifest, part: &Part, court: &mut Court) {
+        let Some(header) = &part.header else { return };
+        let (file, seq) = (Some(name(part.number)), Some(header.first_seq));
+        let expected = match self.epoch {
+            // Nothing certifies when epoch 0 began; its first entry does, and the tree holds that.
+            None if part.number == 0 => Some(Epoch::first(manifest.epoch_key, header.epoch.since_ns)),
+            expected => expected,
+        };
+        let Some(expected) = expected else {
+            self.enter(header.epoch);
+            return;
+        };
+        if header.epoch != expected {
+            let what = if header.epoch.number > expected.number {
+                format!("epoch {} has no seal, and epoch {} follows", expected.number, header.epoch.number)
+            } else if header.epoch.number < expected.number {
+                format!("epoch {} was sealed, and goes on", header.epoch.number)
+            } else {
+                format!("epoch {} is not the one that was begun", header.epoch.number)
+            };
+            court.tampered(file, Some(0), seq, what);
+        }
+        self.enter(header.epoch);
+        self.latest_ns = self.latest_ns.max(part.latest_ns);
+        if part.seal.as_ref().is_some_and(|(_, next)| next.since_ns < self.latest_ns) {
+            let what = "epoch.seal is older than entries of its epoch".to_owned();
+            court.tampered(Some(name(part.number)), None, part.seal.map(|(seq, _)| seq), what);
+        }
+    }
+
+    fn enter(&mut self, epoch: Epoch) {
+        if self.epoch.is_none_or(|before| before.number != epoch.number) {
+            self.latest_ns = epoch.since_ns;
+        }
+        self.epoch = Some(epoch);
+    }
+
+    fn leave_epoch(&mut self, part: &Part) {
+        self.ends_ns = part.latest_ns;
+        if let Some((_, next)) = part.seal {
+            self.enter(next);
+        } else if part.header.is_none() && part.frames > 0 {
+            // What a damaged header hides may have been another epoch.
+            self.epoch = None;
+        }
+    }
+
+    fn join_orders(&mut self, part: &Part, intact: bool, court: &mut Court) {
+        self.authority_known &= intact;
+        for (seq, time_ns, order) in &part.orders {
+            match self.authority().after(order, *time_ns, &self.origin) {
+                Ok(next) => self.authorities.push((seq + 1, next)),
+                Err(why) if self.authority_known => {
+                    court.tampered(Some(name(part.number)), None, Some(*seq), why.0.to_owned());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn authority(&self) -> Authority {
+        self.authorities[self.authorities.len() - 1].1
+    }
+
+    /// What was in force behind the first `size` entries.
+    fn authority_at(&self, size: u64) -> Authority {
+        let behind = self.authorities.iter().rev().find(|(from, _)| *from <= size);
+        behind.map_or_else(|| self.authority(), |(_, authority)| *authority)
+    }
+
+    /// A payload of zeros must have been redacted, by an entry that comes later.
+    pub(super) fn judge_redactions(&self, court: &mut Court) {
+        for seq in &self.zeroed {
+            let named = self.redactions.iter().any(|(at, redaction)| {
+                (redaction.first..=redaction.last).contains(seq) && redaction.last < *at
+            });
+            if named {
+                court.redacted += 1;
+            } else {
+                let what = "payload is gone, and no redaction says so".to_owned();
+                court.tampered(None, None, Some(*seq), what);
+            }
+        }
+    }
+
+    /// Which of this ledger's keys the auditor pinned.
+    pub(super) fn judge_pin(&self, pinned: Option<&Vkey>, court: &mut Court) {
+        let vkey = |key| Vkey::log(&self.origin, key);
+        let authority = self.authority();
+        court.key = Some(vkey(authority.log.key));
+        let Some(pinned) = pinned else { return };
+        court.key_pinned = authority.signers(self.ends_ns).any(|key| vkey(key.key) == *pinned);
+        if court.key_pinned {
+            return;
+        }
+        if self.authorities.iter().any(|(_, before)| vkey(before.log.key) == *pinned) {
+            let note = format!("the key pinned was replaced; pin {}", vkey(authority.log.key));
+            court.findings.notes.insert(0, note);
+        } else {
+            court.tampered(None, None, None, "the key pinned is not this ledger's log key".to_owned());
+        }
+    }
+
+    /// Whether a note is signed by the keys that were in force.
+    fn check_note(&self, claim: &Claim, epochs: &EpochKeys) -> Result<(), BadNote> {
+        let Some(note) = &claim.note else { return Ok(()) };
+        let mut keys = vec![Vkey::log(&self.origin, self.authority_at(claim.size).log.key)];
+        let epoch = claim.epoch.ok_or(BadNote("no epoch's key signed it"))?;
+        match epochs.key(epoch) {
+            Some(key) => keys.push(Vkey::epoch(&self.origin, epoch, key)),
+            // It is from beyond the end of what is here, which is told as that.
+            None if claim.size > self.next_seq => {}
+            None => return Err(BadNote("it is signed by an epoch that is not there")),
+        }
+        note.verify(&keys).map(drop)
+    }
+
     /// Compares what was signed with what is there.
-    pub(super) fn judge_claims(&self, court: &mut Court) {
+    pub(super) fn judge_claims(&self, epochs: &EpochKeys, court: &mut Court) {
         for claim in court.claims.clone() {
             let source = Some(claim.source.clone());
+            if let Err(why) = self.check_note(&claim, epochs) {
+                court.tampered(source, None, None, why.to_string());
+                continue;
+            }
             if claim.size > self.next_seq {
                 let what = format!(
                     "{} entries were signed, and {} are here: the end was cut off, or an older copy put back",
@@ -127,7 +298,9 @@ impl Joined {
                 court.missing(source, None, Some(self.next_seq), what);
                 continue;
             }
-            let Some((root, kind, time_ns, chain)) = self.reached.get(&claim.size) else { continue };
+            let Some(Reached { root, kind, time_ns, epoch, chain }) = self.reached.get(&claim.size) else {
+                continue;
+            };
             let Some(root) = root else {
                 court
                     .findings
@@ -136,7 +309,8 @@ impl Joined {
                 continue;
             };
             let chain_differs = claim.chain.is_some_and(|claimed| *chain != Some(claimed));
-            if *root != claim.root || chain_differs || *kind != Kind::CHAIN_HEAD {
+            let epoch_differs = claim.epoch.is_some_and(|claimed| claimed != *epoch);
+            if *root != claim.root || chain_differs || epoch_differs || *kind != Kind::CHAIN_HEAD {
                 let what = format!("the first {} entries are not those that were signed", claim.size);
                 court.tampered(source, None, None, what);
             } else if claim.brought && court.anchor.as_ref().is_none_or(|anchor| anchor.size < claim.size) {

@@ -7,6 +7,7 @@
 //! pinned key, the verdict is never the best one.
 
 mod claims;
+mod epochs;
 mod join;
 mod parallel;
 mod part;
@@ -18,6 +19,7 @@ use std::io;
 pub use self::report::{Anchor, Problem, Report, Verdict};
 
 use self::claims::claims;
+use self::epochs::EpochKeys;
 use self::join::Joined;
 use self::parallel::Bench;
 use self::report::Court;
@@ -82,18 +84,24 @@ pub fn verify(
     if numbers.is_empty() {
         court.missing(Some(name(0)), None, None, "segment is missing".to_owned());
     }
-    let claims = court.claims.clone();
-    let bench = Bench { storage, manifest: &manifest, claims: &claims, last: numbers.last().copied(), live };
+    let epochs = EpochKeys::read(storage, &manifest, &numbers)?;
+    let (claims, last) = (court.claims.clone(), numbers.last().copied());
+    let bench = Bench { storage, manifest: &manifest, claims: &claims, epochs: &epochs, last, live };
     let mut joined = Joined::new(&manifest);
-    bench.check_all(&numbers, options.threads, progress, &mut |part| joined.join(part, &mut court))?;
+    bench.check_all(&numbers, options.threads, progress, &mut |part| {
+        joined.join(&manifest, part, &mut court);
+    })?;
     if let Some(claim) = court.claims.iter().find(|claim| claim.source == CHECKPOINT).cloned() {
         court.published = Some(claim.size);
         check_tiles(storage, &claim, live, options.threads, &mut court.findings)?;
     }
-    joined.judge_claims(&mut court);
+    joined.judge_redactions(&mut court);
+    joined.judge_claims(&epochs, &mut court);
+    joined.judge_pin(options.key.as_ref(), &mut court);
     court.entries = joined.next_seq;
     court.root = joined.range.as_ref().and_then(Range::root);
     court.sessions = joined.sessions.next - 1;
     court.sessions_open = joined.sessions.open.len() as u64;
+    court.epoch = joined.epoch.map_or(0, |epoch| epoch.number);
     Ok(court.report(Some(&manifest), options))
 }

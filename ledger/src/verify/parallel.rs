@@ -1,6 +1,6 @@
 //! Checks segments on all cores, each for itself; [`super::part`] has the rules.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -8,8 +8,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Progress;
 use super::claims::Claim;
+use super::epochs::EpochKeys;
 use super::part::Part;
-use super::report::Findings;
+use crate::entry::Malformed;
 use crate::hash::Committer;
 use crate::manifest::Manifest;
 use crate::merkle::Range;
@@ -24,6 +25,7 @@ pub(super) struct Bench<'a> {
     pub(super) storage: &'a dyn Storage,
     pub(super) manifest: &'a Manifest,
     pub(super) claims: &'a [Claim],
+    pub(super) epochs: &'a EpochKeys,
     pub(super) last: Option<u64>,
     pub(super) live: bool,
 }
@@ -73,21 +75,7 @@ impl Bench<'_> {
     fn check(&self, number: u64, meter: &Meter<'_>) -> io::Result<Part> {
         let mut reader =
             SegmentReader::new(self.storage.open(&name(number), Mode::Read)?)?.with_read_ahead(READ_AHEAD);
-        let mut part = Part {
-            number,
-            header: None,
-            first_seq: 0,
-            next_seq: 0,
-            chain_in: None,
-            chain_next: None,
-            range: None,
-            snapshots: Vec::new(),
-            sessions: HashMap::new(),
-            opened: Vec::new(),
-            footer: None,
-            frames: 0,
-            findings: Findings::default(),
-        };
+        let mut part = Part::new(number);
         let is_last = self.last == Some(number);
         let mut known = false;
         match reader.header()? {
@@ -95,6 +83,12 @@ impl Bench<'_> {
                 (part.first_seq, part.next_seq) = (header.first_seq, header.first_seq);
                 (part.chain_in, part.chain_next) = (Some(header.chain_in), Some(header.chain_in));
                 part.range = Some(Range::empty(header.first_seq));
+                part.latest_ns = header.epoch.since_ns;
+                part.key = self.epochs.admit(&header.epoch);
+                if part.key.is_none() {
+                    let what = "segment header names a key that the epoch before did not certify";
+                    part.problem(0, Some(header.first_seq), what);
+                }
                 part.header = Some(header);
                 known = true;
             }
@@ -109,6 +103,7 @@ impl Bench<'_> {
                 Step::Frame { offset, frame } => {
                     if !known {
                         (part.first_seq, part.next_seq) = (frame.header.first_seq, frame.header.first_seq);
+                        part.key = self.epochs.key(frame.header.epoch);
                         known = true;
                     }
                     let problems = part.findings.problems.len();
@@ -127,7 +122,11 @@ impl Bench<'_> {
                     continue;
                 }
                 Step::Footer { offset, bytes } => {
-                    match Footer::decode(bytes, offset, &self.manifest.origin, &self.manifest.epoch_key) {
+                    let footer = match &part.key {
+                        Some(key) => Footer::decode(bytes, offset, &self.manifest.origin, key),
+                        None => Err(Malformed("segment footer is of an epoch whose key is not known")),
+                    };
+                    match footer {
                         Ok(footer) => {
                             part.footer = Some((offset, footer));
                             break;

@@ -3,14 +3,19 @@
 use std::collections::HashMap;
 use std::io;
 
+use serde::Deserialize;
+
 use super::parallel::Bench;
 use super::report::Findings;
-use crate::entry::{Entry, Kind, Malformed, check_canonical};
+use crate::entry::{Entry, Header, Kind, Malformed, check_canonical};
+use crate::epoch::Epoch;
 use crate::hash::{Committer, Digest, leaf};
 use crate::manifest::{self, Manifest};
 use crate::merkle::{Range, TILE_WIDTH, tile_path};
-use crate::segment::{Footer, Frame, SegmentHeader, SegmentReader, name};
+use crate::orders::Order;
+use crate::segment::{Footer, Frame, SegmentHeader, SegmentReader, all_zero, name};
 use crate::session::Link;
+use crate::signature::PublicKey;
 use crate::storage::read;
 use crate::writer::CHECKPOINT;
 
@@ -31,6 +36,17 @@ pub(super) struct Part {
     pub(super) opened: Vec<(u64, u64)>,
     pub(super) footer: Option<(u64, Footer)>,
     pub(super) frames: u64,
+    /// The key of its epoch; none where nothing certifies it.
+    pub(super) key: Option<PublicKey>,
+    /// The latest time of its entries; when its epoch began, where it has none.
+    pub(super) latest_ns: u64,
+    /// The number of its epoch's seal, and the epoch that it leads to.
+    pub(super) seal: Option<(u64, Epoch)>,
+    /// The root key's orders: number and time of the entry, and the order.
+    pub(super) orders: Vec<(u64, u64, Order)>,
+    /// Entries whose payload and salt are zeros, and which redactions there are: the entry, and which it names.
+    pub(super) zeroed: Vec<u64>,
+    pub(super) redactions: Vec<(u64, Redaction)>,
     pub(super) findings: Findings,
 }
 
@@ -40,7 +56,15 @@ pub(super) struct Snapshot {
     pub(super) range: Option<Range>,
     pub(super) kind: Kind,
     pub(super) time_ns: u64,
+    pub(super) epoch: u32,
     pub(super) chain: Option<Digest>,
+}
+
+/// The body of a `redaction` entry.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Redaction {
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
 /// A session's entries within one segment.
@@ -53,6 +77,30 @@ pub(super) struct Stretch {
 }
 
 impl Part {
+    pub(super) fn new(number: u64) -> Part {
+        Part {
+            number,
+            header: None,
+            first_seq: 0,
+            next_seq: 0,
+            chain_in: None,
+            chain_next: None,
+            range: None,
+            snapshots: Vec::new(),
+            sessions: HashMap::new(),
+            opened: Vec::new(),
+            footer: None,
+            frames: 0,
+            key: None,
+            latest_ns: 0,
+            seal: None,
+            orders: Vec::new(),
+            zeroed: Vec::new(),
+            redactions: Vec::new(),
+            findings: Findings::default(),
+        }
+    }
+
     pub(super) fn problem(&mut self, offset: u64, entry: Option<u64>, what: &str) {
         let entries = entry.map(|entry| (entry, entry));
         self.findings.add(false, Some(name(self.number)), Some(offset), entries, what.to_owned());
@@ -120,8 +168,13 @@ impl Part {
         if self.chain_in.is_none() && self.frames == 1 {
             self.chain_in = Some(header.chain_in);
         }
-        if header.epoch != 0 || !frame.is_signed_by(&bench.manifest.origin, &bench.manifest.epoch_key) {
+        let epoch = self.header.map(|header| header.epoch.number);
+        let signed = self.key.is_some_and(|key| frame.is_signed_by(&bench.manifest.origin, &key));
+        if !signed || epoch.is_some_and(|epoch| epoch != header.epoch) {
             self.problem(offset, Some(header.first_seq), "frame is not signed by the key of its epoch");
+        }
+        if self.seal.is_some() {
+            self.problem(offset, Some(header.first_seq), "frame stands behind the seal of its epoch");
         }
         for record in frame.records() {
             let entry = match Entry::decode(record.entry) {
@@ -133,7 +186,11 @@ impl Part {
                 }
             };
             if !record.payload_matches(&entry, committer) {
-                self.problem(offset, Some(self.next_seq), PAYLOAD_DIFFERS);
+                if all_zero(&record.salt) && all_zero(record.payload) {
+                    self.zeroed.push(self.next_seq);
+                } else {
+                    self.problem(offset, Some(self.next_seq), PAYLOAD_DIFFERS);
+                }
             }
             self.entry(bench, offset, &entry, frame);
         }
@@ -152,9 +209,15 @@ impl Part {
         if let Err(why) = check_canonical(entry.body) {
             self.problem(offset, Some(self.next_seq), why.0);
         }
-        if let Err(why) = own_kinds(bench.manifest, entry, frame) {
+        if let Err(why) =
+            own_kinds(bench.manifest, entry, frame).and_then(|()| self.take_own(bench, entry, frame))
+        {
             self.problem(offset, Some(self.next_seq), why.0);
         }
+        if self.header.is_some_and(|segment| header.time_ns < segment.epoch.since_ns) {
+            self.problem(offset, Some(self.next_seq), "entry is older than its epoch");
+        }
+        self.latest_ns = self.latest_ns.max(header.time_ns);
         let leaf = leaf(entry.bytes);
         if header.session != 0 {
             if let Err(why) = self.session(entry, leaf) {
@@ -169,8 +232,38 @@ impl Part {
         self.next_seq += 1;
         if bench.claims.iter().any(|claim| claim.size == self.next_seq) {
             let (kind, time_ns, range) = (header.kind, header.time_ns, self.range.clone());
-            self.snapshots.push(Snapshot { size: self.next_seq, range, kind, time_ns, chain: None });
+            let (size, epoch) = (self.next_seq, header.epoch);
+            self.snapshots.push(Snapshot { size, range, kind, time_ns, epoch, chain: None });
         }
+    }
+
+    /// Keeps what the log layer's own entries say for when the segments are joined.
+    fn take_own(&mut self, bench: &Bench<'_>, entry: &Entry<'_>, frame: &Frame<'_>) -> Result<(), Malformed> {
+        let Header { seq, time_ns, session, .. } = entry.header;
+        match entry.header.kind {
+            Kind::EPOCH_SEAL => {
+                let Some(segment) = &self.header else { return Ok(()) };
+                if frame.header.count != 1 || time_ns < self.latest_ns {
+                    return Err(Malformed(
+                        "epoch.seal is not alone in its frame, or older than its epoch's entries",
+                    ));
+                }
+                self.seal = Some((seq, segment.epoch.after_seal(entry, &bench.manifest.origin)?));
+            }
+            // Nothing else says when epoch 0 began.
+            Kind::LEDGER_OPENED if self.header.is_some_and(|segment| segment.epoch.since_ns != time_ns) => {
+                return Err(Malformed("epoch 0 does not begin with the first entry"));
+            }
+            Kind::KEYS_CHANGED if session != 0 => return Err(Malformed("keys.changed is of a session")),
+            Kind::KEYS_CHANGED => self.orders.push((seq, time_ns, Order::parse(entry.body)?)),
+            Kind::REDACTION => {
+                let redaction: Redaction = serde_json::from_slice(entry.body)
+                    .map_err(|_| Malformed("redaction is not as the format wants it"))?;
+                self.redactions.push((seq, redaction));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn session(&mut self, entry: &Entry<'_>, leaf: Digest) -> Result<(), Malformed> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::claims::Claim;
+use crate::checkpoint::Vkey;
 use crate::hash::Digest;
 use crate::manifest::Manifest;
 
@@ -76,9 +77,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// The ledger's name, where its manifest can be read.
     pub origin: Option<String>,
-    /// The verifier key that the ledger claims for itself.
+    /// The verifier key of the log key that is in force at the end, as the ledger claims.
     pub key: Option<String>,
-    /// Whether the auditor pinned that key.
+    /// Whether the auditor pinned that key, or one that is retiring and signs along.
     pub key_pinned: bool,
     /// How many entries were read.
     pub entries: u64,
@@ -90,6 +91,10 @@ pub struct Report {
     pub sessions: u64,
     /// How many of them are open.
     pub sessions_open: u64,
+    /// The epoch at the end.
+    pub epoch: u32,
+    /// How many payloads were taken out, each with an entry that says so.
+    pub redacted: u64,
     /// The root of the tree over all entries, where they could all be read.
     pub root: Option<Digest>,
     /// The newest checkpoint that was brought and agrees.
@@ -139,6 +144,11 @@ pub(super) struct Court {
     pub(super) root: Option<Digest>,
     pub(super) anchor: Option<Anchor>,
     pub(super) published: Option<u64>,
+    pub(super) epoch: u32,
+    pub(super) redacted: u64,
+    /// The log key in force at the end.
+    pub(super) key: Option<Vkey>,
+    pub(super) key_pinned: bool,
 }
 
 impl Court {
@@ -163,11 +173,7 @@ impl Court {
     }
 
     pub(super) fn report(mut self, manifest: Option<&Manifest>, options: &Options) -> Report {
-        let ours = manifest.map(Manifest::vkey);
-        let key_pinned = options.key.is_some() && options.key == ours;
-        if options.key.is_some() && ours.is_some() && !key_pinned {
-            self.tampered(None, None, None, "the key pinned is not this ledger's log key".to_owned());
-        }
+        let key_pinned = self.key_pinned;
         if options.key.is_none() {
             self.findings
                 .notes
@@ -193,13 +199,15 @@ impl Court {
         Report {
             verdict,
             origin: manifest.map(|manifest| manifest.origin.to_string()),
-            key: ours.map(|key| key.to_string()),
+            key: self.key.map(|key| key.to_string()),
             key_pinned,
             entries: self.entries,
             frames: self.frames,
             segments: self.segments,
             sessions: self.sessions,
             sessions_open: self.sessions_open,
+            epoch: self.epoch,
+            redacted: self.redacted,
             root: self.root,
             entries_after_anchor: self.entries.saturating_sub(covered),
             anchor: self.anchor,

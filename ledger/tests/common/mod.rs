@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use gatebook_ledger::checkpoint::Vkey;
 use gatebook_ledger::hash::SALT_BYTES;
+use gatebook_ledger::orders::{Cause, Change, Order};
+use gatebook_ledger::signature::{PublicKey, Role};
 use gatebook_ledger::verify::{Options, Report, verify};
 use gatebook_ledger::{
-    Draft, Kind, Limits, Memory, MemoryKeys, OpenError, Origin, Recovery, Salts, Storage, Writer,
+    Draft, Keys as _, Kind, Limits, Memory, MemoryKeys, OpenError, Origin, Recovery, Salts, Storage, Writer,
 };
 
 pub(crate) const EVENT: Kind = Kind(256);
@@ -33,13 +36,36 @@ pub(crate) fn limits() -> Limits {
 }
 
 pub(crate) fn create(storage: &Memory) -> Writer {
-    let origin = Origin::new("test.example/ledger").unwrap();
-    Writer::create(Arc::new(storage.clone()), &origin, keys(), Box::new(CountedSalts(0)), limits(), 1)
-        .unwrap()
+    create_with(storage, &keys())
+}
+
+/// With keys that outlive the writer, so that its epochs can end.
+pub(crate) fn create_with(storage: &Memory, keys: &MemoryKeys) -> Writer {
+    let (origin, keys) = (Origin::new("test.example/ledger").unwrap(), Box::new(keys.clone()));
+    Writer::create(Arc::new(storage.clone()), &origin, keys, Box::new(CountedSalts(0)), limits(), 1).unwrap()
 }
 
 pub(crate) fn open(storage: &Memory) -> Result<(Writer, Recovery), OpenError> {
-    Writer::open(Arc::new(storage.clone()), keys(), Box::new(CountedSalts(1 << 64)), limits(), 2)
+    open_with(storage, &keys(), 2)
+}
+
+pub(crate) fn open_with(
+    storage: &Memory,
+    keys: &MemoryKeys,
+    now_ns: u64,
+) -> Result<(Writer, Recovery), OpenError> {
+    let salts = Box::new(CountedSalts(1 << 64));
+    Writer::open(Arc::new(storage.clone()), Box::new(keys.clone()), salts, limits(), now_ns)
+}
+
+/// Brings an order of the root key: a new log key, rotated or revoked. Gives its public half.
+pub(crate) fn order_log_key(keys: &mut MemoryKeys, number: u32, cause: Cause, overlap_s: u64) -> PublicKey {
+    let origin = Origin::new("test.example/ledger").unwrap();
+    let log_key = keys.draw(Role::Log(number)).unwrap();
+    let change = Change { number, cause, overlap_s, log_key };
+    let order = Order::sign(&origin, change, keys, Role::Root(0), None).unwrap();
+    keys.bring_order(number, &order.body());
+    log_key
 }
 
 pub(crate) fn stage(writer: &mut Writer, kind: Kind, session: u64, payload: &[u8]) -> u64 {
@@ -81,7 +107,9 @@ pub(crate) fn judge(storage: &dyn Storage, options: &Options) -> Report {
 
 /// With the key pinned and the directory's own checkpoint kept elsewhere.
 pub(crate) fn pinned(storage: &Memory) -> Options {
-    let key = gatebook_ledger::reader::manifest(storage).unwrap().vkey();
+    let manifest = gatebook_ledger::reader::manifest(storage).unwrap();
+    let log = gatebook_ledger::standing::authority(storage, &manifest).unwrap().log.key;
+    let key = Vkey::log(&manifest.origin, log);
     let checkpoint = storage.bytes("checkpoint").unwrap();
     Options { key: Some(key), checkpoints: vec![("kept".to_owned(), checkpoint)], threads: 2 }
 }

@@ -46,6 +46,7 @@ pub(crate) fn limits(chance: &mut Rng) -> Limits {
         fill_bytes: [0, 4096, 16 * 1024][chance.usize(..3)],
         frame_entries_bytes_max: 700,
         frame_payloads_bytes_max: [1024, 8192][chance.usize(..2)],
+        ..Limits::default()
     }
 }
 

@@ -11,9 +11,9 @@ use std::str::FromStr;
 use gatebook_ledger::checkpoint::{NOTE_BYTES_MAX, Note, Vkey};
 use gatebook_ledger::hash::Digest;
 use gatebook_ledger::merkle::{StoredTiles, proof};
-use gatebook_ledger::reader;
 use gatebook_ledger::storage::{self, Directory};
 use gatebook_ledger::verify::{self, Options, Progress, Report};
+use gatebook_ledger::{reader, standing};
 
 use super::LoadError;
 use crate::figures::{counted, grouped};
@@ -160,8 +160,8 @@ pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) ->
     let manifest = reader::manifest(storage).map_err(words)?;
     let note = storage::read(storage, CHECKPOINT, NOTE_BYTES_MAX).map_err(words)?;
     let note = Note::parse(&note).map_err(|error| format!("the checkpoint: {error}"))?;
-    let checkpoint =
-        note.verify(&manifest.checkpoint_keys()).map_err(|error| format!("the checkpoint: {error}"))?;
+    let keys = standing::checkpoint_keys(storage, &manifest, &note).map_err(words)?;
+    let checkpoint = note.verify(&keys).map_err(|error| format!("the checkpoint: {error}"))?;
     if seq >= checkpoint.size {
         return Err(format!(
             "newer than the checkpoint, which covers {}; the next one will cover it",

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
 use gatebook_ledger::text::line;
 use gatebook_ledger::witness::{CosignerKey, Witness};
-use gatebook_ledger::{Directory, MemoryKeys, Origin};
+use gatebook_ledger::{Directory, Origin};
 use zeroize::Zeroizing;
 
 use super::read_key;
@@ -91,7 +91,7 @@ fn create(path: &Path, name: &Origin) -> io::Result<()> {
     if !folder.exists() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let seed = MemoryKeys::generate().map_err(io::Error::other)?;
+    let seed = gatebook_ledger::signature::random_seed().map_err(io::Error::other)?;
     let encoded = Zeroizing::new(STANDARD.encode(seed.as_ref()));
     let text = Zeroizing::new(format!("{PREFIX} {name} {}\n", encoded.as_str()));
     let draft = path.with_extension("new");
