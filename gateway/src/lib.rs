@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod control;
 mod demo;
+mod descriptors;
 mod gateway;
 pub mod identity;
 pub mod init;

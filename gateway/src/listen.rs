@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::descriptors;
 use crate::gateway::{Gateway, Listening};
 use crate::serve;
 
@@ -46,7 +47,7 @@ impl Doorkeeper {
     /// A doorkeeper with these limits.
     pub(crate) fn new(limits: &crate::config::Limits) -> Arc<Doorkeeper> {
         Arc::new(Doorkeeper {
-            connections: Arc::new(Semaphore::new(limits.connections_max)),
+            connections: Arc::new(Semaphore::new(descriptors::connections_max(limits.connections_max))),
             logins: Arc::new(Semaphore::new(limits.logins_max)),
             sources: Arc::default(),
             per_source_max: limits.logins_per_source_max,

@@ -1,4 +1,4 @@
-//! Processor time and memory of one process, as the kernel counts them.
+//! Processor time of one process, as the kernel counts it.
 
 use std::collections::BTreeMap;
 
@@ -39,11 +39,4 @@ impl Cpu {
         let used = |(thread, now): (&u32, &u64)| now - earlier.threads.get(thread).unwrap_or(&0);
         self.threads.iter().map(used).sum()
     }
-}
-
-/// A line of `/proc/PID/status` in kilobytes: `VmHWM` (the most memory it ever held), `VmRSS` (what it holds).
-pub(crate) fn memory_kb(process: u32, line: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
-    value.split_whitespace().next()?.parse().ok()
 }

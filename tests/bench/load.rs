@@ -5,12 +5,12 @@ use std::process::Command;
 use std::time::Instant;
 
 use gatebook_tests::Child;
-use gatebook_tests::machine::{self, START_MAX};
+use gatebook_tests::machine::{self, START_MAX, memory_kb};
 use gatebook_tests::postgres::Environment;
 use gatebook_tests::wire::Client;
 use serde_json::json;
 
-use crate::cpu::{Cpu, memory_kb};
+use crate::cpu::Cpu;
 use crate::lane::{Lane, Running, Upstream};
 
 /// The statements of pgbench's own workloads, as scripts: the built-in ones ask for table sizes first, and every

@@ -194,3 +194,11 @@ pub fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
+
+/// A line of `/proc/PID/status` in kilobytes: `VmHWM` (the most memory it ever held), `VmRSS` (what it holds).
+#[must_use]
+pub fn memory_kb(process: u32, line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse().ok()
+}

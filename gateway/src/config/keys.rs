@@ -466,7 +466,8 @@ pub(super) const KEYS: &[Key] = &[
         "limits.connections_max",
         Takes::Count(1, 1_000_000),
         Is("10000"),
-        "Client connections at once, logged in or not. Above it new ones are closed at once.",
+        "Client connections at once, logged in or not. Above it new ones are closed at once. Each takes two of the process's open files; \
+         where the system allows fewer, fewer are served, and that is said at start.",
     ),
     key_of(
         "limits.logins_max",
