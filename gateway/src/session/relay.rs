@@ -89,6 +89,8 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         self.exchange.register(cx);
+        // A side that had nothing more to read will wake the task when it has: within this turn it is not asked again.
+        let (mut client_dry, mut upstream_dry) = (false, false);
         loop {
             if let Some(reason) = self.exchange.ending() {
                 return Poll::Ready(reason);
@@ -133,26 +135,26 @@ where
                     return Poll::Ready(EndReason::ClientLeft);
                 }
             }
-            if self.upstream_may_speak() {
+            if !upstream_dry && self.upstream_may_speak() {
                 match self.upstream.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => moved = true,
                     Poll::Ready(Ok(false) | Err(_)) => {
                         self.upstream_closed = true;
                         moved = true;
                     }
-                    Poll::Pending => {}
+                    Poll::Pending => upstream_dry = true,
                 }
             }
             // Behind a stalled frame a little is read, so that a client that leaves meanwhile is noticed.
             let stalled = self.stalled.is_some() && self.client.unread_bytes() >= STALLED_BYTES_MAX;
-            if self.client_may_speak() && !stalled {
+            if !client_dry && self.client_may_speak() && !stalled {
                 match self.client.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => moved = true,
                     Poll::Ready(Ok(false) | Err(_)) => {
                         self.leave();
                         moved = true;
                     }
-                    Poll::Pending => {}
+                    Poll::Pending => client_dry = true,
                 }
             }
             if !moved {
