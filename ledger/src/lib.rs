@@ -7,7 +7,10 @@
 //! Begin at [`Writer`] to write, at [`reader`] to read, at [`verify`] to judge.
 #![forbid(unsafe_code)]
 
+pub mod archive;
+pub mod backup;
 pub mod checkpoint;
+pub mod doctor;
 pub mod entry;
 pub mod epoch;
 pub mod error;
@@ -25,6 +28,7 @@ pub mod segment;
 pub mod session;
 pub mod signature;
 pub mod standing;
+pub mod stat;
 pub mod state;
 pub mod storage;
 pub mod text;

@@ -28,6 +28,10 @@ enum Verb {
     Export(cli::export::Arguments),
     Key(cli::key::Arguments),
     RebuildIndex(cli::rebuild_index::Arguments),
+    Archive(cli::archive::Arguments),
+    Backup(cli::backup::Arguments),
+    Doctor(cli::doctor::Arguments),
+    Stat(cli::stat::Arguments),
     Witness(cli::witness::Arguments),
 }
 
@@ -40,6 +44,10 @@ impl Verb {
             Verb::Export(arguments) => cli::export::run(&arguments),
             Verb::Key(arguments) => cli::key::run(&arguments),
             Verb::RebuildIndex(arguments) => cli::rebuild_index::run(&arguments),
+            Verb::Archive(arguments) => cli::archive::run(&arguments),
+            Verb::Backup(arguments) => cli::backup::run(&arguments),
+            Verb::Doctor(arguments) => cli::doctor::run(&arguments),
+            Verb::Stat(arguments) => cli::stat::run(&arguments),
             Verb::Witness(arguments) => cli::witness::run(&arguments),
         }
     }

@@ -236,19 +236,14 @@ impl<'a> Walk<'a> {
         numbers: &[u64],
         published: u64,
     ) -> Result<Walk<'a>, OpenError> {
-        let first = storage.open(&segment::name(0), Mode::Read)?;
-        let since_ns = match SegmentReader::new(first)?.header()? {
-            Ok(header) => header.epoch.since_ns,
-            Err(why) => return Err(OpenError::Damaged { segment: 0, offset: 0, why }),
-        };
         let start = Position {
             chain: manifest.genesis(),
             next_seq: 0,
             sessions: Sessions::default(),
             tree: Tree::default(),
             authority: Authority::first(manifest),
-            epoch: Epoch::first(manifest.epoch_key, since_ns),
-            latest_ns: since_ns,
+            epoch: Epoch::first(manifest.epoch_key, 0),
+            latest_ns: 0,
             next_epoch: None,
         };
         let mut walk = Walk {
@@ -277,6 +272,14 @@ impl<'a> Walk<'a> {
                 walk.first = number + 1;
                 break;
             }
+        }
+        if walk.first == 0 {
+            // Only the first header says when epoch 0 began; it may be archived, and then a later one is started from.
+            let first = storage.open(&segment::name(0), Mode::Read)?;
+            let header = SegmentReader::new(first)?.header()?;
+            let header = header.map_err(|why| OpenError::Damaged { segment: 0, offset: 0, why })?;
+            walk.position.epoch.since_ns = header.epoch.since_ns;
+            walk.position.latest_ns = header.epoch.since_ns;
         }
         Ok(walk)
     }

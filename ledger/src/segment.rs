@@ -807,6 +807,16 @@ impl std::fmt::Debug for SegmentReader {
     }
 }
 
+/// Whether a file ends as a sealed segment does. Its footer is not looked at.
+///
+/// # Errors
+/// Of the storage.
+pub fn is_sealed(file: &dyn File) -> io::Result<bool> {
+    let mut tail = [0; 8];
+    let Some(at) = file.length()?.checked_sub(8) else { return Ok(false) };
+    Ok(read_full(file, at, &mut tail)? == 8 && tail == *SEALED_MAGIC)
+}
+
 /// Reads header and footer of a sealed segment; none where it is not sealed. The footer is checked under the key
 /// that the header names, which is the verifier's to judge.
 ///

@@ -8,11 +8,15 @@ use gatebook_ledger::{Directory, reader};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(crate) mod archive;
+pub(crate) mod backup;
+pub(crate) mod doctor;
 pub(crate) mod export;
 pub(crate) mod find;
 pub(crate) mod key;
 pub(crate) mod rebuild_index;
 pub(crate) mod show;
+pub(crate) mod stat;
 pub(crate) mod verify;
 pub(crate) mod witness;
 
@@ -48,4 +52,59 @@ pub(crate) fn read_key(option: &str, given: &str) -> io::Result<Vkey> {
 pub(crate) fn instant(time_ns: u64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ns)).ok();
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| time_ns.to_string())
+}
+
+/// A size for people: `3.1 GiB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut unit, mut tenths) = (None, u128::from(bytes) * 10);
+    for name in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
+        (unit, tenths) = (Some(name), tenths / 1024);
+    }
+    match unit {
+        None => format!("{bytes} bytes"),
+        Some(unit) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+    }
+}
+
+/// A size as operators write it: `0`, `500MiB`, `20GiB`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|byte: char| byte.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.trim() {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err("not a size like 500MiB".to_owned()),
+    };
+    let number: Option<u64> = number.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "not a size like 500MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_written_and_read() {
+        for (size, text) in
+            [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (3_328_599_654, "3.0 GiB")]
+        {
+            assert_eq!(bytes(size), text);
+        }
+        assert!(bytes(u64::MAX).ends_with("PiB"));
+        for (text, size) in [("0", 0), ("7", 7), ("500MiB", 500 << 20), ("20 GiB", 20 << 30)] {
+            assert_eq!(parse_bytes(text), Ok(size));
+        }
+        for bad in ["", "MiB", "-1", "1.5GiB", "1GB", "99999999999TiB"] {
+            assert!(parse_bytes(bad).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use gatebook_ledger::{event, index, reader};
 
 use super::open;
 
-/// Makes the index anew from the segments; the old one is moved aside.
+/// Makes the index anew from the segments; the old one is removed.
 ///
 /// The gateway does this by itself, in the background. Exits 3 where the gateway is just at it.
 #[derive(Args)]
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     if shows {
         eprint!("\r\u{1b}[K");
     }
+    index::forget_aside(&folder)?;
     println!("the index covers {} entries", covered.entries);
     Ok(0)
 }

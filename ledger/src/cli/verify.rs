@@ -1,11 +1,11 @@
 //! `verify`: judges a ledger and prints the verdict.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gatebook_ledger::text::line;
-use gatebook_ledger::verify::{Options, Problem, Progress, Report, Verdict, verify};
+use gatebook_ledger::verify::{Earlier, Options, Problem, Progress, Report, Verdict, resume, verify};
 
 use super::{instant, open, read_key, read_small};
 
@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
     /// How many threads; as many as there are cores by default.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
+    /// The report of an earlier run, as `--json` printed it: what it read is not read again. The verdict says so, and is never
+    /// better than 4.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -41,11 +45,16 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     }
     let started = std::time::Instant::now();
     let shows = io::stderr().is_terminal();
-    let report = verify(&storage, &options, &|progress| {
+    let earlier = arguments.resume.as_deref().map(read_earlier).transpose()?;
+    let meter = |progress| {
         if shows {
             show_progress(progress);
         }
-    })?;
+    };
+    let report = match &earlier {
+        Some(earlier) => resume(&storage, &options, earlier, &meter)?,
+        None => verify(&storage, &options, &meter)?,
+    };
     if shows {
         eprint!("\r\u{1b}[K");
     }
@@ -59,10 +68,35 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     Ok(report.verdict.exit_code())
 }
 
+/// The longest report that is read: room for a million open sessions.
+const REPORT_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
+/// What an earlier report left behind.
+fn read_earlier(path: &Path) -> io::Result<Earlier> {
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        earlier: Option<Earlier>,
+    }
+    let failed = |kind, why: &dyn std::fmt::Display| {
+        io::Error::new(kind, format!("--resume {}: {why}", path.display()))
+    };
+    let file = std::fs::File::open(path).map_err(|error| failed(error.kind(), &error))?;
+    let reader = io::BufReader::new(io::Read::take(file, REPORT_BYTES_MAX));
+    let kept: Kept =
+        serde_json::from_reader(reader).map_err(|error| failed(io::ErrorKind::InvalidData, &error))?;
+    kept.earlier.ok_or_else(|| {
+        failed(io::ErrorKind::InvalidData, &"nothing can be resumed from this report; verify without it")
+    })
+}
+
+const BAR_CELLS: u8 = 30;
+
 fn show_progress(progress: Progress) {
     let percent =
         progress.bytes.saturating_mul(100).checked_div(progress.bytes_total).unwrap_or(100).min(100);
-    eprint!("\r{percent:3} %  {} entries", progress.entries);
+    let filled = usize::try_from(percent * u64::from(BAR_CELLS) / 100).unwrap_or(0);
+    let bar = "█".repeat(filled) + &"░".repeat(usize::from(BAR_CELLS) - filled);
+    eprint!("\r{bar} {percent:3} %  {} entries", progress.entries);
 }
 
 fn print_report(out: &mut impl Write, report: &Report, seconds: f64) -> io::Result<()> {
@@ -103,6 +137,9 @@ fn print_report(out: &mut impl Write, report: &Report, seconds: f64) -> io::Resu
         Verdict::Verified => "verified and anchored",
         Verdict::Tampered => "TAMPERED",
         Verdict::Incomplete => "INCOMPLETE",
+        Verdict::Unanchored if report.resumed > 0 => {
+            "nothing is wrong in what was read; the rest was not read again"
+        }
         Verdict::Unanchored if report.key_pinned => "verified, but nothing anchors it",
         Verdict::Unanchored => "nothing is wrong, but no key is pinned",
     };

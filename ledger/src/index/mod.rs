@@ -115,13 +115,25 @@ pub fn move_aside(folder: &Path) -> io::Result<()> {
     if !folder.exists() {
         return Ok(());
     }
+    forget_aside(folder)?;
+    fs::rename(folder, aside(folder))
+}
+
+/// Removes an index that was moved out of the way.
+///
+/// # Errors
+/// Of the system.
+pub fn forget_aside(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(aside(folder)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn aside(folder: &Path) -> PathBuf {
     let mut aside = folder.as_os_str().to_owned();
     aside.push(".broken");
-    let aside = PathBuf::from(aside);
-    if aside.exists() {
-        fs::remove_dir_all(&aside)?;
-    }
-    fs::rename(folder, aside)
+    aside.into()
 }
 
 impl<S: Store> Index<S> {

@@ -182,6 +182,24 @@ impl Range {
         self.end
     }
 
+    /// The range of the first `end` leaves, from the partial tile of each level as [`Tree::levels`] gives them; none where
+    /// they do not belong to so many leaves.
+    #[must_use]
+    pub fn from_levels(end: u64, levels: &[Vec<Digest>]) -> Option<Range> {
+        Tree::from_levels(end, levels.to_vec())?;
+        let mut nodes = Vec::new();
+        for (level, hashes) in levels.iter().enumerate().rev() {
+            let tile_height = 8 * u32::try_from(level).ok()?;
+            let mut start = 0;
+            for height in (0..8).rev().filter(|height| hashes.len() >> height & 1 == 1) {
+                let end = start + (1 << height);
+                nodes.push((tile_height + height, perfect_root(&hashes[start..end])));
+                start = end;
+            }
+        }
+        Some(Range { begin: 0, end, nodes })
+    }
+
     /// Adds the next leaf by its hash.
     pub fn push(&mut self, leaf: Digest) {
         self.push_node(0, leaf);

@@ -1,13 +1,17 @@
 //! A ledger's files in a directory. Folders are 0700, files 0600, sealed segments 0400.
+//!
+//! Sealed segments may have gone to another place ([`crate::archive`]); whoever lists or reads segments finds them there
+//! all the same, and need not know.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
 
 use super::{File, Mode, Storage};
+use crate::archive::Map;
 
 const LOCK: &str = "lock";
 
@@ -78,8 +82,19 @@ impl Storage for Directory {
                 options.write(true).create_new(true).mode(0o600);
             }
         }
-        let file = options.open(&path).map_err(|error| at(&path, "cannot open", error))?;
-        Ok(Box::new(OnDisk { file, path }))
+        match options.open(&path) {
+            Ok(file) => Ok(Box::new(OnDisk { file, path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && mode == Mode::Read => {
+                let Some(path) = Map::read(&self.root)?.path_of(name) else {
+                    return Err(at(&path, "cannot open", error));
+                };
+                // The map names folders alone, and a segment is a file: no link leads elsewhere.
+                options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+                let file = options.open(&path).map_err(|error| at(&path, "cannot open", error))?;
+                Ok(Box::new(OnDisk { file, path }))
+            }
+            Err(error) => Err(at(&path, "cannot open", error)),
+        }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
@@ -94,7 +109,11 @@ impl Storage for Directory {
             let entry = entry.map_err(|error| at(&path, "cannot list", error))?;
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
+        if folder == "segments" {
+            names.extend(Map::read(&self.root)?.file_names());
+        }
         names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 

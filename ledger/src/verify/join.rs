@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::claims::Claim;
+use super::earlier::Earlier;
 use super::epochs::EpochKeys;
 use super::part::{Part, Redaction, Snapshot};
 use super::report::{Anchor, Court};
@@ -14,7 +15,7 @@ use crate::hash::Digest;
 use crate::manifest::Manifest;
 use crate::merkle::Range;
 use crate::orders::Authority;
-use crate::segment::name;
+use crate::segment::{Footer, name};
 use crate::session::Sessions;
 use crate::signature::Origin;
 
@@ -43,6 +44,12 @@ pub(super) struct Joined {
     authority_known: bool,
     zeroed: Vec<u64>,
     redactions: Vec<(u64, Redaction)>,
+    /// The digest of the ends of the segment that was joined last; none where it is not whole and sealed.
+    ends: Option<Digest>,
+    /// What a later verdict can go on from.
+    pub(super) earlier: Option<Earlier>,
+    /// How many entries an earlier verdict spares this one.
+    pub(super) resumed: u64,
 }
 
 /// What stands right behind the last entry of a claim.
@@ -72,11 +79,31 @@ impl Joined {
             authority_known: true,
             zeroed: Vec::new(),
             redactions: Vec::new(),
+            ends: None,
+            earlier: None,
+            resumed: 0,
         }
+    }
+
+    /// Goes on behind a sealed segment that an earlier verdict found whole; `epoch` is the one that the next segment is of.
+    pub(super) fn behind(manifest: &Manifest, footer: Footer, epoch: Epoch) -> Option<Joined> {
+        let mut joined = Joined::new(manifest);
+        joined.range = Some(Range::from_levels(footer.next_seq, &footer.levels)?);
+        (joined.chain, joined.next_seq) = (Some(footer.chain), footer.next_seq);
+        joined.resumed = footer.next_seq;
+        joined.sessions = footer.sessions;
+        joined.authorities = vec![(0, footer.authority)];
+        joined.latest_ns = if footer.ends_epoch { epoch.since_ns } else { footer.latest_ns };
+        joined.epoch = Some(epoch);
+        Some(joined)
     }
 
     pub(super) fn join(&mut self, manifest: &Manifest, part: Part, court: &mut Court) {
         let file = || Some(name(part.number));
+        // Behind the last sealed segment there is nothing yet that this could be held against, so it is read again.
+        if let Some(ends) = self.ends.filter(|_| part.footer.is_some()) {
+            self.earlier = Some(Earlier { genesis: self.genesis, segments: part.number, ends });
+        }
         court.segments += 1;
         court.frames += part.frames;
         if let Some(header) = &part.header {
@@ -126,6 +153,7 @@ impl Joined {
             }
         }
         self.leave_epoch(&part);
+        self.ends = part.ends.filter(|_| intact);
         self.zeroed.extend(part.zeroed);
         self.redactions.extend(part.redactions);
         self.chain = part.chain_next;
@@ -286,6 +314,12 @@ impl Joined {
     pub(super) fn judge_claims(&self, epochs: &EpochKeys, court: &mut Court) {
         for claim in court.claims.clone() {
             let source = Some(claim.source.clone());
+            if self.resumed > 0 && claim.size <= self.resumed {
+                let note =
+                    format!("{} covers only what was not read again: it was not compared", claim.source);
+                court.findings.notes.push(note);
+                continue;
+            }
             if let Err(why) = self.check_note(&claim, epochs) {
                 court.tampered(source, None, None, why.to_string());
                 continue;

@@ -7,6 +7,7 @@
 //! pinned key, the verdict is never the best one.
 
 mod claims;
+mod earlier;
 mod epochs;
 mod join;
 mod parallel;
@@ -16,6 +17,7 @@ mod tiles;
 
 use std::io;
 
+pub use self::earlier::Earlier;
 pub use self::report::{Anchor, Problem, Report, Verdict};
 
 use self::claims::claims;
@@ -62,6 +64,28 @@ pub fn verify(
     options: &Options,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> io::Result<Report> {
+    verify_from(storage, options, None, progress)
+}
+
+/// Verifies a ledger from where an earlier verdict got to. The verdict says what was not read again, and is never the best.
+///
+/// # Errors
+/// As [`verify`].
+pub fn resume(
+    storage: &dyn Storage,
+    options: &Options,
+    earlier: &Earlier,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> io::Result<Report> {
+    verify_from(storage, options, Some(earlier), progress)
+}
+
+fn verify_from(
+    storage: &dyn Storage,
+    options: &Options,
+    earlier: Option<&Earlier>,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> io::Result<Report> {
     let mut court = Court::default();
     let text = read(storage, manifest::NAME, MANIFEST_BYTES_MAX)?;
     let manifest = match Manifest::parse(&text) {
@@ -88,7 +112,18 @@ pub fn verify(
     let (claims, last) = (court.claims.clone(), numbers.last().copied());
     let bench = Bench { storage, manifest: &manifest, claims: &claims, epochs: &epochs, last, live };
     let mut joined = Joined::new(&manifest);
-    bench.check_all(&numbers, options.threads, progress, &mut |part| {
+    let mut rest = &numbers[..];
+    if let Some(earlier) = earlier {
+        match earlier.joined(storage, &manifest)? {
+            Ok(resumed) => {
+                joined = resumed;
+                court.resumed = joined.resumed;
+                rest = &numbers[numbers.partition_point(|number| *number < earlier.segments)..];
+            }
+            Err(why) => court.tampered(None, None, None, why.to_string()),
+        }
+    }
+    bench.check_all(rest, options.threads, progress, &mut |part| {
         joined.join(&manifest, part, &mut court);
     })?;
     if let Some(claim) = court.claims.iter().find(|claim| claim.source == CHECKPOINT).cloned() {
@@ -100,6 +135,7 @@ pub fn verify(
     joined.judge_pin(options.key.as_ref(), &mut court);
     court.entries = joined.next_seq;
     court.root = joined.range.as_ref().and_then(Range::root);
+    court.earlier = joined.earlier.take();
     court.sessions = joined.sessions.next - 1;
     court.sessions_open = joined.sessions.open.len() as u64;
     court.epoch = joined.epoch.map_or(0, |epoch| epoch.number);

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Progress;
 use super::claims::Claim;
+use super::earlier::ends;
 use super::epochs::EpochKeys;
 use super::part::Part;
 use crate::entry::Malformed;
@@ -128,6 +129,7 @@ impl Bench<'_> {
                     };
                     match footer {
                         Ok(footer) => {
+                            part.ends = part.header.as_ref().map(|header| ends(header, bytes));
                             part.footer = Some((offset, footer));
                             break;
                         }

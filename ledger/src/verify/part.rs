@@ -35,6 +35,8 @@ pub(super) struct Part {
     pub(super) sessions: HashMap<u64, Stretch>,
     pub(super) opened: Vec<(u64, u64)>,
     pub(super) footer: Option<(u64, Footer)>,
+    /// The digest of header and footer, where both are there.
+    pub(super) ends: Option<Digest>,
     pub(super) frames: u64,
     /// The key of its epoch; none where nothing certifies it.
     pub(super) key: Option<PublicKey>,
@@ -90,6 +92,7 @@ impl Part {
             sessions: HashMap::new(),
             opened: Vec::new(),
             footer: None,
+            ends: None,
             frames: 0,
             key: None,
             latest_ns: 0,

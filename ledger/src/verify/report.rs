@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::claims::Claim;
+use super::earlier::Earlier;
 use crate::checkpoint::Vkey;
 use crate::hash::Digest;
 use crate::manifest::Manifest;
@@ -21,7 +22,7 @@ pub enum Verdict {
     Tampered,
     /// Nothing was changed, and something is missing.
     Incomplete,
-    /// Nothing is wrong, but no key was pinned or no checkpoint kept elsewhere was brought.
+    /// Nothing is wrong, but no key was pinned, or no checkpoint kept elsewhere was brought, or not all was read again.
     Unanchored,
 }
 
@@ -103,6 +104,11 @@ pub struct Report {
     pub entries_after_anchor: u64,
     /// The size of the checkpoint that lies in the directory.
     pub published: Option<u64>,
+    /// How many entries were not read again, because an earlier verdict was brought.
+    pub resumed: u64,
+    /// What a later verdict can go on from; none where something is wrong, or too little is sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
     /// What is wrong, in the order of the ledger.
     pub problems: Vec<Problem>,
     /// How many problems there are, told or not.
@@ -149,6 +155,8 @@ pub(super) struct Court {
     /// The log key in force at the end.
     pub(super) key: Option<Vkey>,
     pub(super) key_pinned: bool,
+    pub(super) resumed: u64,
+    pub(super) earlier: Option<Earlier>,
 }
 
 impl Court {
@@ -179,6 +187,13 @@ impl Court {
                 .notes
                 .insert(0, "no key is pinned: whoever wrote this ledger may be anybody".to_owned());
         }
+        if self.resumed > 0 {
+            let note = format!(
+                "entries 0 to {} were not read again: they rest on the earlier verdict, which nobody signed",
+                self.resumed - 1
+            );
+            self.findings.notes.insert(0, note);
+        }
         if self.anchor.is_none() {
             let note = "no checkpoint kept elsewhere was brought: an end that was cut off, or an older copy, would not show";
             self.findings.notes.push(note.to_owned());
@@ -188,7 +203,7 @@ impl Court {
             Verdict::Tampered
         } else if !problems.is_empty() {
             Verdict::Incomplete
-        } else if key_pinned && self.anchor.is_some() {
+        } else if key_pinned && self.anchor.is_some() && self.resumed == 0 {
             Verdict::Verified
         } else {
             Verdict::Unanchored
@@ -212,6 +227,8 @@ impl Court {
             entries_after_anchor: self.entries.saturating_sub(covered),
             anchor: self.anchor,
             published: self.published,
+            resumed: self.resumed,
+            earlier: self.earlier.filter(|_| problem_count == 0),
             problems,
             problem_count,
             notes,

@@ -5,6 +5,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use gatebook_ledger::Directory;
+use gatebook_ledger::segment::{SegmentReader, Step, name};
+use gatebook_ledger::storage::{Mode, Storage as _};
 use serde_json::{Value, json};
 
 use crate::machine::thread_time;
@@ -17,12 +20,14 @@ const FILL_BYTES: u64 = 1024 * 1024;
 /// Commits `rounds` batches, in turns with the bare file, so that a noisy moment hurts both alike.
 pub(crate) fn append(dir: &Path, batch: u64, rounds: u64) -> Outcome<Value> {
     let mut writer = create(&dir.join(format!("append-{batch}")))?;
-    let segment = dir.join(format!("append-{batch}/segments/00000000.seg"));
+    let storage = Directory::open(&dir.join(format!("append-{batch}")))?;
+    let mut reader = SegmentReader::new(storage.open(&name(0), Mode::Read)?)?;
+    let _ = written(&mut reader)?;
     let bare = OpenOptions::new().create(true).truncate(true).write(true).open(dir.join("bare"))?;
     let (mut nth, mut at, mut filled) = (0, 0, 0);
-    let (mut ours, mut theirs, mut staging, mut writing) = (Vec::new(), Vec::new(), Duration::ZERO, Duration::ZERO);
+    let (mut ours, mut theirs, mut staging, mut writing) =
+        (Vec::new(), Vec::new(), Duration::ZERO, Duration::ZERO);
     for _ in 0..rounds {
-        let length = writer.written_bytes();
         let (start, began) = (Instant::now(), thread_time());
         for _ in 0..batch {
             stage(&mut writer, nth, &PAYLOAD)?;
@@ -30,13 +35,13 @@ pub(crate) fn append(dir: &Path, batch: u64, rounds: u64) -> Outcome<Value> {
         }
         let staged = thread_time();
         writer.write()?;
-        let written = thread_time();
+        let wrote = thread_time();
         writer.sync()?;
         ours.push(start.elapsed());
         staging += staged - began;
-        writing += written - staged;
+        writing += wrote - staged;
         // Just as many bytes, into a file that is filled ahead in the same way.
-        let bytes = vec![0xa5; usize::try_from(writer.written_bytes() - length)?];
+        let bytes = vec![0xa5; usize::try_from(written(&mut reader)?)?];
         let start = Instant::now();
         let end = at + bytes.len() as u64;
         if end > filled {
@@ -49,7 +54,6 @@ pub(crate) fn append(dir: &Path, batch: u64, rounds: u64) -> Outcome<Value> {
         at = end;
     }
     writer.close(9)?;
-    drop(segment);
     for times in [&mut ours, &mut theirs] {
         times.sort_unstable();
     }
@@ -68,4 +72,12 @@ pub(crate) fn append(dir: &Path, batch: u64, rounds: u64) -> Outcome<Value> {
         "stage_cpu_ns_an_entry": per_entry(staging).round(),
         "write_cpu_ns_an_entry": per_entry(writing).round(),
     }))
+}
+
+/// How many bytes of frames were written since the last call.
+fn written(reader: &mut SegmentReader) -> Outcome<u64> {
+    reader.refresh()?;
+    let before = reader.offset();
+    while let Step::Frame { .. } = reader.step()? {}
+    Ok(reader.offset() - before)
 }

@@ -93,7 +93,9 @@ fn build(dir: &Path) -> Outcome<Value> {
 fn folder_bytes(storage: &dyn Storage) -> Outcome<u64> {
     let mut bytes = 0;
     for name in storage.list(index::NAME)? {
-        if let Ok(file) = storage.open(&format!("{}/{name}", index::NAME), gatebook_ledger::storage::Mode::Read) {
+        if let Ok(file) =
+            storage.open(&format!("{}/{name}", index::NAME), gatebook_ledger::storage::Mode::Read)
+        {
             bytes += file.length().unwrap_or(0);
         }
     }

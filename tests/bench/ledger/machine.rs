@@ -9,7 +9,8 @@ pub(crate) fn processor_time() -> Duration {
     // Fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms, behind a name that may hold anything.
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = |nth: usize| fields.split_whitespace().nth(nth).and_then(|field| field.parse().ok()).unwrap_or(0);
+    let ticks =
+        |nth: usize| fields.split_whitespace().nth(nth).and_then(|field| field.parse().ok()).unwrap_or(0);
     let ticks: u64 = ticks(11) + ticks(12);
     Duration::from_millis(10 * ticks)
 }

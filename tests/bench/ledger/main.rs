@@ -22,7 +22,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 /// A body of 96 bytes: with its header an entry of 200.
 const BODY: &[u8] =
     br#"{"decision":"permit","effect":"reads","phase":"execute","request":123456,"statement_bytes":1234}"#;
-/// So many commands has a session.
+/// So many entries has a session.
 const SESSION_ENTRIES: u64 = 100;
 
 struct Options {
@@ -78,7 +78,8 @@ fn run(options: &Options) -> Outcome<()> {
 }
 
 fn measure(options: &Options) -> Outcome<Value> {
-    let (rounds, lengths) = if options.quick { (20, [10_000, 100_000]) } else { (100, [1_000_000, 10_000_000]) };
+    let (rounds, lengths) =
+        if options.quick { (20, [10_000, 100_000]) } else { (100, [1_000_000, 10_000_000]) };
     let mut appends = Vec::new();
     for batch in [1, 10, 100, 1000] {
         eprintln!("appends, {batch} a commit");
@@ -141,13 +142,11 @@ fn create(dir: &Path) -> Outcome<Writer> {
 /// Stages the next entry of a ledger whose sessions have a hundred commands each.
 fn stage(writer: &mut Writer, nth: u64, payload: &[u8]) -> io::Result<()> {
     let time_ns = 1_700_000_000_000_000_000 + nth * 100_000;
-    let open = writer.open_sessions().last().copied();
-    let (kind, session) = match open {
-        None => (Kind::SESSION_OPENED, writer.next_session()),
-        Some(session) if writer.session_entries(session) == Some(SESSION_ENTRIES - 1) => {
-            (Kind::SESSION_CLOSED, session)
-        }
-        Some(session) => (event::COMMAND, session),
+    let session = 1 + nth / SESSION_ENTRIES;
+    let kind = match nth % SESSION_ENTRIES {
+        0 => Kind::SESSION_OPENED,
+        99 => Kind::SESSION_CLOSED,
+        _ => event::COMMAND,
     };
     let draft = Draft { kind, time_ns, session, body: BODY, payload };
     writer.stage(&draft).map(drop).map_err(io::Error::other)
