@@ -87,8 +87,8 @@ pub fn read(file: &dyn File) -> io::Result<Slots> {
     let mut newest = None;
     let mut damaged = length != 2 * BLOCK || file.length()? != 2 * BLOCK as u64;
     let mut empty = false;
-    for slot in bytes.chunks_exact(BLOCK) {
-        match Signed::decode(slot) {
+    for (slot, turn) in bytes.chunks_exact(BLOCK).zip(0..) {
+        match Signed::decode(slot).filter(|signed| signed.generation % 2 == turn) {
             Some(signed) if newest.is_none_or(|newest: Signed| signed.generation > newest.generation) => {
                 newest = Some(signed);
             }
@@ -130,11 +130,13 @@ impl StateFile {
         Ok(StateFile { file, newest, damaged })
     }
 
-    /// Mends a slot that a crash left half-written.
+    /// Empties what is neither whole nor empty, as a crash leaves it.
     pub(crate) fn mend(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.damaged) {
             self.file.set_length(2 * BLOCK as u64)?;
-            self.file.write_at(offset(self.newest.generation + 1), &[0; BLOCK])?;
+            let none = self.newest.generation == 0;
+            let (at, slots) = if none { (0, 2) } else { (offset(self.newest.generation + 1), 1) };
+            self.file.write_at(at, &vec![0; slots * BLOCK])?;
             self.file.sync()?;
         }
         Ok(())
