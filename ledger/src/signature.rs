@@ -252,6 +252,14 @@ impl MemoryKeys {
         })))
     }
 
+    /// The same keys once more, which what is drawn and erased here does not touch.
+    #[must_use]
+    pub fn fork(&self) -> MemoryKeys {
+        let Held { keys, seed, draws, orders } = &*self.0.lock();
+        let (keys, seed, orders) = (keys.clone(), seed.clone(), orders.clone());
+        MemoryKeys(Arc::new(Mutex::new(Held { keys, seed, draws: *draws, orders })))
+    }
+
     /// Brings an order of the root key.
     pub fn bring_order(&self, number: u32, order: &str) {
         self.0.lock().orders.insert(number, order.as_bytes().to_vec());

@@ -150,7 +150,7 @@ fn recovery_may_crash_too_again_and_again() {
                 let limits = limits(&mut chance);
                 let dies = chance.u64(..14);
                 storage.fail_from(dies);
-                match open(&storage, limits) {
+                match open(&storage, &book.keys, limits) {
                     Ok((writer, recovery)) => {
                         book.recovered(&recovery, &writer).map_err(|why| format!("{story}: {why}"))?;
                     }
@@ -206,7 +206,7 @@ fn check_named(book: &Book, image: &Memory, seed: u64) -> Result<(), String> {
     let sound = before.problems.is_empty();
     book.compare(image)?;
     let mut book = book.clone();
-    match open(image, limits(&mut Rng::with_seed(seed))) {
+    match open(image, &book.keys.fork(), limits(&mut Rng::with_seed(seed))) {
         Ok((writer, recovery)) => {
             let told = !sound || recovery.cut.is_some();
             if recovery.entries < book.acknowledged && !told && recovery.entries < book.published {
@@ -287,12 +287,12 @@ fn a_read_that_fails_gives_an_error_and_no_other_answer() {
         }
         let image = storage.fork();
         let before = image.reads();
-        drop(open(&image, limits(&mut Rng::with_seed(seed))));
+        drop(open(&image, &book.keys.fork(), limits(&mut Rng::with_seed(seed))));
         for number in 0..image.reads() - before {
             points.tried();
             let image = storage.fork();
             image.fail_read_once(number);
-            match open(&image, limits(&mut Rng::with_seed(seed))) {
+            match open(&image, &book.keys.fork(), limits(&mut Rng::with_seed(seed))) {
                 Err(OpenError::Storage(_)) => {}
                 Err(error) => return Err(format!("read {number} failed, and opening says: {error}")),
                 Ok(_) => return Err(format!("read {number} failed, and it was opened")),

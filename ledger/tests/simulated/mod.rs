@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use gatebook_ledger::reader::{self, Item};
 use gatebook_ledger::verify::{Options, Report, Verdict, verify};
-use gatebook_ledger::{Draft, Kind, Limits, Memory, OpenError, Origin, Recovery, Writer};
+use gatebook_ledger::{Draft, Kind, Limits, Memory, MemoryKeys, OpenError, Origin, Recovery, Writer};
 
 use crate::common::{CountedSalts, EVENT, keys};
 
@@ -25,7 +25,7 @@ pub(crate) struct Staged {
 }
 
 /// What a run staged, by number, and what it was told.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Book {
     pub(crate) staged: BTreeMap<u64, Staged>,
     /// Every entry before this was acknowledged.
@@ -38,6 +38,22 @@ pub(crate) struct Book {
     pub(crate) key: Option<gatebook_ledger::checkpoint::Vkey>,
     /// Whether creating the ledger returned.
     pub(crate) created: bool,
+    /// The keys, which no fault of the disk reaches: they lie elsewhere, and each change of theirs is durable.
+    pub(crate) keys: MemoryKeys,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Book {
+            staged: BTreeMap::new(),
+            acknowledged: 0,
+            checkpoint: None,
+            published: 0,
+            key: None,
+            created: false,
+            keys: *keys(),
+        }
+    }
 }
 
 pub(crate) fn limits(chance: &mut Rng) -> Limits {
@@ -50,9 +66,14 @@ pub(crate) fn limits(chance: &mut Rng) -> Limits {
     }
 }
 
-pub(crate) fn open(storage: &Memory, limits: Limits) -> Result<(Writer, Recovery), OpenError> {
+/// Opens a ledger with keys that then go on with it.
+pub(crate) fn open(
+    storage: &Memory,
+    keys: &MemoryKeys,
+    limits: Limits,
+) -> Result<(Writer, Recovery), OpenError> {
     let salts = Box::new(CountedSalts(u128::from(storage.calls()) << 64));
-    Writer::open(Arc::new(storage.clone()), keys(), salts, limits, 2)
+    Writer::open(Arc::new(storage.clone()), Box::new(keys.clone()), salts, limits, 2)
 }
 
 /// Why a run ended before its end.
@@ -86,11 +107,15 @@ impl Book {
             if self.created { self.reopen(storage, limits)? } else { self.create(storage, limits)? };
         while *steps > 0 {
             *steps -= 1;
-            match chance.u8(..16) {
+            match chance.u8(..17) {
                 0..8 => self.stage(chance, &mut writer)?,
                 8..10 => failing(&mut writer, Writer::write)?,
                 10..13 => self.commit(&mut writer)?,
                 13..15 => self.publish(&mut writer, storage)?,
+                15 => {
+                    failing(&mut writer, |writer| writer.rotate(6))?;
+                    self.acknowledged = writer.durable();
+                }
                 _ => {
                     drop(writer);
                     writer = self.reopen(storage, limits)?;
@@ -107,13 +132,13 @@ impl Book {
         Ok(())
     }
 
-    fn create(&mut self, storage: &Memory, limits: Limits) -> Result<Writer, Stop> {
+    pub(crate) fn create(&mut self, storage: &Memory, limits: Limits) -> Result<Writer, Stop> {
         let origin = Origin::new("test.example/simulated").unwrap();
         let salts = Box::new(CountedSalts(0));
         let place = Arc::new(storage.clone());
         // A creation that failed is taken up again; if it failed behind its manifest, the ledger is there.
-        let writer = match Writer::create(place, &origin, keys(), salts, limits, 1) {
-            Err(OpenError::Exists) => open(storage, limits).map(|(writer, _)| writer),
+        let writer = match Writer::create(place, &origin, Box::new(self.keys.clone()), salts, limits, 1) {
+            Err(OpenError::Exists) => open(storage, &self.keys, limits).map(|(writer, _)| writer),
             other => other,
         };
         let writer = writer.map_err(|_| Stop::Failed)?;
@@ -126,7 +151,7 @@ impl Book {
     /// Opens again in the same place, as after the death of the process alone.
     pub(crate) fn reopen(&mut self, storage: &Memory, limits: Limits) -> Result<Writer, Stop> {
         let calls = storage.calls();
-        match open(storage, limits) {
+        match open(storage, &self.keys, limits) {
             Ok((writer, recovery)) => {
                 self.recovered(&recovery, &writer).map_err(Stop::Wrong)?;
                 Ok(writer)
@@ -168,22 +193,31 @@ impl Book {
         };
         let length = [0, 20, 700, 5000][chance.usize(..4)];
         let payload = std::iter::repeat_with(|| chance.u8(..)).take(length).collect();
-        let body = format!(r#"{{"n":{}}}"#, chance.u32(..1000)).into_bytes();
-        let entry = Staged { kind, session, body, payload };
-        let seq =
-            writer.stage(&Draft { kind, time_ns: 5, session, body: &entry.body, payload: &entry.payload });
+        let body = format!(r#"{{"n":{}}}"#, chance.u32(..1000));
+        self.stage_one(writer, kind, session, body.as_bytes(), payload)
+    }
+
+    pub(crate) fn stage_one(
+        &mut self,
+        writer: &mut Writer,
+        kind: Kind,
+        session: u64,
+        body: &[u8],
+        payload: Vec<u8>,
+    ) -> Result<(), Stop> {
+        let seq = writer.stage(&Draft { kind, time_ns: 5, session, body, payload: &payload });
         let seq = seq.map_err(|error| Stop::Wrong(format!("an entry is not taken: {error}")))?;
-        self.staged.insert(seq, entry);
+        self.staged.insert(seq, Staged { kind, session, body: body.to_vec(), payload });
         Ok(())
     }
 
-    fn commit(&mut self, writer: &mut Writer) -> Result<(), Stop> {
+    pub(crate) fn commit(&mut self, writer: &mut Writer) -> Result<(), Stop> {
         failing(writer, Writer::write)?;
         self.acknowledged = failing(writer, Writer::sync)?;
         Ok(())
     }
 
-    fn publish(&mut self, writer: &mut Writer, storage: &Memory) -> Result<(), Stop> {
+    pub(crate) fn publish(&mut self, writer: &mut Writer, storage: &Memory) -> Result<(), Stop> {
         let Some(publication) = failing(writer, |writer| writer.publish(9))? else { return Ok(()) };
         self.acknowledged = writer.durable();
         // Tiles and checkpoint are derived, and the writer goes on without them.
@@ -196,8 +230,8 @@ impl Book {
 
     /// The oracle of a crash: the ledger opens, everything acknowledged is there, and an auditor agrees.
     pub(crate) fn check_crash(&self, image: &Memory, limits: Limits) -> Result<(), String> {
-        let opened = open(image, limits);
-        let (writer, recovery) = match opened {
+        let mut book = Book { keys: self.keys.fork(), ..self.clone() };
+        let (writer, recovery) = match open(image, &book.keys, limits) {
             Err(_) if !self.created => {
                 let mut anew = Book::default();
                 return match anew.create(image, limits) {
@@ -207,7 +241,6 @@ impl Book {
             }
             opened => opened.map_err(|error| format!("cannot be opened: {error}"))?,
         };
-        let mut book = self.clone();
         book.recovered(&recovery, &writer)?;
         book.check_cut(image, &recovery)?;
         let entries = writer.next_seq();
