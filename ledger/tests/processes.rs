@@ -114,14 +114,14 @@ fn turn(writer: &mut Writer, round: u64) -> Result<(), Box<dyn std::error::Error
     }
     writer.write()?;
     writer.sync()?;
-    if round % 7 == 0
+    if round.is_multiple_of(7)
         && let Some(publication) = writer.publish(9)?
     {
         let storage = Directory::open(&Place(std::env::var_os(PLACE).unwrap().into()).ledger())?;
         // Tiles are derived; the writer goes on without them.
         drop(publication.store(&storage));
     }
-    if round % 23 == 0 {
+    if round.is_multiple_of(23) {
         writer.rotate(6)?;
     }
     Ok(())
