@@ -34,9 +34,6 @@ pub(crate) trait Link: Send {
     /// Reads more. Ready with `false` when the peer has closed.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
-    /// How many bytes have been read and not been taken.
-    fn unread_bytes(&self) -> usize;
-
     /// Queues a frame.
     fn push(&mut self, frame: &Self::Outgoing);
 
@@ -96,10 +93,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for Framed<S> {
             if read == self.read_bytes { self.read_bytes * 4 } else { self.read_bytes.min(read * 4) };
         self.read_bytes = self.read_bytes.clamp(*READ_BYTES.start(), *READ_BYTES.end());
         Poll::Ready(Ok(read > 0))
-    }
-
-    fn unread_bytes(&self) -> usize {
-        self.incoming.len()
     }
 
     fn push(&mut self, frame: &Frame) {

@@ -18,6 +18,9 @@ pub const FOLDER_BYTES_MAX: usize = 16 << 20;
 /// The most policy files in a folder.
 pub const FILES_MAX: usize = 1024;
 
+/// How often a folder is read that keeps changing.
+const READINGS_MAX: usize = 8;
+
 /// A policy file's name and text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyFile {
@@ -35,8 +38,24 @@ pub(super) struct Folder {
     pub(super) warnings: Vec<Mistake>,
 }
 
-/// Reads what is there, as it is now.
+/// Reads what is there, as it is now: a folder that changes meanwhile is read until two readings agree, so that no half of one set stands beside half
+/// of another.
 pub(super) fn read(dir: &Path) -> Folder {
+    let mut folder = read_once(dir);
+    for _ in 0..READINGS_MAX {
+        let again = read_once(dir);
+        let agrees = again.files == folder.files;
+        folder = again;
+        if agrees {
+            return folder;
+        }
+    }
+    let message = "the policy folder changes while it is read";
+    folder.mistakes.push(Mistake::whole(dir.display().to_string(), message));
+    folder
+}
+
+fn read_once(dir: &Path) -> Folder {
     let mut folder = Folder { files: Vec::new(), mistakes: Vec::new(), warnings: Vec::new() };
     let shown = dir.display().to_string();
     let names = match names(dir) {
@@ -121,10 +140,16 @@ fn open(dir: &Path, name: &str) -> Result<File, String> {
         Ok(descriptor) => Ok(File::from(descriptor)),
         Err(rustix::io::Errno::LOOP) => {
             let target = dir.join(name).canonicalize().map_err(failed)?;
-            if !target.starts_with(dir.canonicalize().map_err(failed)?) {
+            let dir = dir.canonicalize().map_err(failed)?;
+            if !target.starts_with(&dir) {
                 return Err(
                     "a link that leads out of the folder is not followed: put the file itself here".into()
                 );
+            }
+            let writable =
+                |folder: &Path| std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o002 != 0);
+            if target.ancestors().skip(1).take_while(|folder| *folder != dir).any(writable) {
+                return Err("everybody may write to the folder that this link leads to: chmod o-w".into());
             }
             rustix::fs::open(target, flags, Mode::empty())
                 .map(File::from)

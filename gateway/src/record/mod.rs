@@ -18,7 +18,9 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gatebook_ledger::entry::BODY_BYTES_MAX;
 use gatebook_ledger::event::{self, Body};
+use gatebook_ledger::segment::PAYLOAD_BYTES_MAX;
 use gatebook_ledger::{Directory, Kind, Storage};
 use gatebook_wire::protocol::EndReason;
 use parking_lot::{Condvar, Mutex};
@@ -196,6 +198,16 @@ impl Shared {
         let before = queue.bytes.len();
         let body_bytes = encode(&mut queue.bytes);
         let bytes = queue.bytes.len() - before;
+        if body_bytes > BODY_BYTES_MAX || bytes - body_bytes > PAYLOAD_BYTES_MAX {
+            // It cannot be recorded, so it does not happen: its ticket is never reached, and its session ends alone.
+            queue.bytes.truncate(before);
+            drop(queue);
+            tracing::error!(kind = kind.0, bytes, "a record is too long for the ledger; its session ends");
+            if let Some(slot) = slot {
+                slot.signal.end(EndReason::ClientViolation);
+            }
+            return Ticket::MAX;
+        }
         let ticket = slot.map_or(0, |slot| slot.tickets.fetch_add(1, Ordering::Relaxed) + 1);
         queue.items.push(Item { kind, time_ns, slot: slot.cloned(), ticket, body_bytes, bytes });
         // Under the lock, so that the writer cannot take it off before it is on.
@@ -358,7 +370,10 @@ impl Recorder {
             token: (&**opened.principal.token_id()).into(),
         };
         let ticket = self.shared.push(Some(&slot), &body, Some(&payload));
+        // Whoever gives up waiting leaves a session that must be closed as well.
+        let opening = Opening { shared: &self.shared, slot: &slot, opened: false };
         slot.durable(ticket, deadline).await?;
+        opening.done();
         Ok(Book::new(self.shared.clone(), slot))
     }
 
@@ -453,6 +468,34 @@ impl Recorder {
         let mut stopped = self.shared.stopped.lock();
         if !*stopped {
             self.shared.stopped_changed.wait_for(&mut stopped, deadline);
+        }
+    }
+}
+
+/// A session that is being opened: where that comes to nothing, what was queued of it is closed behind it.
+struct Opening<'a> {
+    shared: &'a Arc<Shared>,
+    slot: &'a Arc<Slot>,
+    opened: bool,
+}
+
+impl Opening<'_> {
+    fn done(mut self) {
+        self.opened = true;
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.opened {
+            let body = event::SessionClosedBody {
+                commands: Some(0),
+                fed_bytes: Some(0),
+                reason: EndReason::LedgerUnavailable.name().into(),
+                refused: Some(0),
+                to_client_bytes: Some(0),
+            };
+            self.shared.queue(Some(self.slot), &body, None);
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use gatebook_ledger::event;
+use gatebook_ledger::reader;
 use gatebook_ledger::{Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
 use gatebook_wire::protocol::EndReason;
 
@@ -115,20 +117,34 @@ impl Opener {
         let _ = std::fs::remove_file(self.config.path.join(RESERVE));
     }
 
-    /// The principals that were revoked: the ledger is the only store of that.
+    /// The principals that were revoked: the ledger is the only store of that. An error where it cannot be read whole: nobody comes back in because
+    /// a byte was flipped.
     fn revoked(&self) -> std::io::Result<HashSet<String>> {
         let mut revoked = HashSet::new();
-        gatebook_ledger::reader::visit(self.storage.as_ref(), None, |item| {
-            if let gatebook_ledger::reader::Item::Entry { entry, payload, .. } = item
-                && entry.header.kind == event::REVOCATION
-                && let Ok(event::Decoded::Revocation(Some(payload))) =
-                    event::decode(entry.header.kind, entry.body, payload)
-            {
-                revoked.extend(payload.principal.map(Cow::into_owned));
+        let mut unread = None;
+        reader::visit(self.storage.as_ref(), None, |item| {
+            match item {
+                reader::Item::Entry { entry, payload, .. } if entry.header.kind == event::REVOCATION => {
+                    match event::decode(entry.header.kind, entry.body, payload) {
+                        Ok(event::Decoded::Revocation(Some(payload))) => {
+                            revoked.extend(payload.principal.map(Cow::into_owned));
+                        }
+                        _ => {
+                            unread = Some(format!("entry {}, a revocation, cannot be read", entry.header.seq))
+                        }
+                    }
+                }
+                reader::Item::Entry { .. } => {}
+                reader::Item::Broken { .. } => unread = Some("a part of it is damaged".to_owned()),
             }
-            std::ops::ControlFlow::Continue(())
+            if unread.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(revoked)
+        match unread {
+            Some(what) => Err(std::io::Error::other(format!(
+                "{what}, so who was revoked is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
+            ))),
+            None => Ok(revoked),
+        }
     }
 
     /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.

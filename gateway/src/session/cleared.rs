@@ -56,10 +56,6 @@ impl<L: Link> Door<L> {
         self.0.poll_fill(cx)
     }
 
-    pub(super) fn unread_bytes(&self) -> usize {
-        self.0.unread_bytes()
-    }
-
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_flush(cx)
     }

@@ -105,10 +105,11 @@ impl Peer {
 
 impl Stage {
     async fn set() -> Stage {
-        Stage::set_behind(Arc::default()).await
+        Stage::set_behind(Arc::default(), 1 << 20).await
     }
 
-    async fn set_behind(dam: Arc<Mutex<Dam>>) -> Stage {
+    /// With a client behind a dam, and an upstream that has so much room for what it has not read.
+    async fn set_behind(dam: Arc<Mutex<Dam>>, upstream_bytes: usize) -> Stage {
         let folder = tempfile::tempdir().expect("a folder");
         let policies = folder.path().join("policies");
         std::fs::create_dir(&policies).expect("a folder");
@@ -151,7 +152,7 @@ impl Stage {
         let start = Start { database: "d".into(), role: "r".into(), search_path: None };
         let machine = Conversation::new("d".into(), Session::new(start, &catalog), Arc::new(NoCatalog));
         let (client, ours) = tokio::io::duplex(1 << 19);
-        let (upstream, theirs) = tokio::io::duplex(1 << 20);
+        let (upstream, theirs) = tokio::io::duplex(upstream_bytes);
         let terms = Terms { standing, shadow: false, reads_when_written: false };
         let relay = tokio::spawn(async move {
             let mut exchange = Exchange::new(terms, policy, book);
@@ -274,6 +275,30 @@ async fn pipelined_writes_share_their_waits() {
     assert!(calls <= 60, "{calls} writes and syncs for 1,000 pipelined inserts");
 }
 
+/// What waits for the upstream has passed its gate, and only the upstream, which is not read while an answer is held, could make room for it: so what is
+/// waited for is the held answer's record alone.
+#[tokio::test]
+async fn a_full_outbox_does_not_hide_the_record_that_an_answer_waits_for() {
+    let mut stage = Stage::set_behind(Arc::default(), 64 << 10).await;
+    stage.storage.stall_sync(true);
+    stage.client.say(&[query("insert into t values (1)")]).await;
+    stage.stalled().await;
+    let wide = query(&format!("select '{}'", "x".repeat(120 << 10)));
+    for _ in 0..8 {
+        stage.client.say(std::slice::from_ref(&wide)).await;
+    }
+    assert!(stage.upstream.hears_nothing().await);
+    // The insert goes, and behind it reads, until nothing more fits; their own records hang.
+    stage.storage.pass_syncs();
+    assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    stage.upstream.say(&[complete("INSERT 0 1"), ready_for_query(b'I'), description()]).await;
+    assert_eq!(stage.client.hear(b'Z').await, ['C', 'Z']);
+    stage.stalled().await;
+    assert!(stage.client.hears_nothing().await, "the answer went before its command's record was durable");
+    stage.storage.stall_sync(false);
+    assert_eq!(stage.client.hear(b'T').await, ['T']);
+}
+
 /// A client that takes nothing while the dam is closed, and everything at once when it opens.
 struct Dammed {
     stream: DuplexStream,
@@ -324,7 +349,7 @@ async fn an_outbox_that_empties_at_once_does_not_strand_what_waits_behind_it() {
     // Where the outbox is full just as the last read has come depends on how much is read at once: so sizes are tried.
     for rows in (240..360).step_by(10) {
         let dam = Arc::new(Mutex::new(Dam::default()));
-        let mut stage = Stage::set_behind(dam.clone()).await;
+        let mut stage = Stage::set_behind(dam.clone(), 1 << 20).await;
         stage.client.say(&[query("select 1")]).await;
         assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
         // Once the answer's beginning is shown, the command's record is durable and nothing but the client holds the rest.

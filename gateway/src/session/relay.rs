@@ -30,9 +30,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How many bytes may wait for the disk before the client is read no further.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// How many bytes are read behind a frame that waits for the upstream's next.
-const STALLED_BYTES_MAX: usize = 64 << 10;
-
 /// Relays until the conversation ends; says why it did.
 ///
 /// Not cancel safe: dropping it leaves commands without an outcome.
@@ -145,9 +142,7 @@ where
                     Poll::Pending => upstream_dry = true,
                 }
             }
-            // Behind a stalled frame a little is read, so that a client that leaves meanwhile is noticed.
-            let stalled = self.stalled.is_some() && self.client.unread_bytes() >= STALLED_BYTES_MAX;
-            if !client_dry && self.client_may_speak() && !stalled {
+            if !client_dry && self.client_may_speak() && self.stalled.is_none() {
                 match self.client.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => moved = true,
                     Poll::Ready(Ok(false) | Err(_)) => {
@@ -158,10 +153,14 @@ where
                 }
             }
             if !moved {
-                // The record that lets something go is waited for; it may have become durable since it was looked at.
+                // The record that lets something go is waited for; it may have become durable since it was looked at. A gate that is reached
+                // already is not what is waited for: behind it the outbox is full.
                 let (shown, sent) =
                     (self.held.as_ref().map(|held| held.0), self.waiting.front().map(|front| front.0));
-                self.exchange.wait_for(shown.into_iter().chain(sent).min());
+                let (shown_up_to, durable) = (self.exchange.shown_up_to(), self.exchange.durable());
+                let unshown = shown.filter(|gate| *gate > shown_up_to);
+                let unsent = sent.filter(|gate| *gate > durable);
+                self.exchange.wait_for(unshown.into_iter().chain(unsent).min());
                 let shown = shown.is_some_and(|gate| gate <= self.exchange.shown_up_to());
                 let sent = sent.is_some_and(|gate| gate <= self.exchange.durable());
                 if shown || (sent && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX) {

@@ -455,23 +455,38 @@ pub struct CommandPayload<'a> {
     pub statement: Text<'a>,
 }
 
+/// From how many bytes on a text is held against its length in base64.
+const LONG_TEXT_BYTES: usize = 64 << 10;
+
+/// How many bytes the escapes of canonical JSON add.
+fn escapes(bytes: &[u8]) -> usize {
+    let added = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        0..=0x1f => 5,
+        _ => 0,
+    };
+    bytes.iter().map(added).sum()
+}
+
 /// Bytes that are usually text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Text<'a> {
-    /// They are not UTF-8: in base64.
+    /// They are not UTF-8, or mostly what JSON escapes: in base64.
     Base64(#[serde(borrow)] Cow<'a, str>),
     /// They are.
     Text(#[serde(borrow)] Cow<'a, str>),
 }
 
 impl<'a> Text<'a> {
-    /// These bytes.
+    /// These bytes: as text where they are UTF-8 and their escapes take less room than base64.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Text<'a> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Text::Text(Cow::Borrowed(text)),
-            Err(_) => Text::base64(bytes),
+            Ok(text) if bytes.len() < LONG_TEXT_BYTES || escapes(bytes) <= bytes.len() / 3 => {
+                Text::Text(Cow::Borrowed(text))
+            }
+            _ => Text::base64(bytes),
         }
     }
 
@@ -622,5 +637,25 @@ mod template_tests {
             );
             assert_eq!(String::from_utf8_lossy(&templated), String::from_utf8_lossy(&whole));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_of_escapes_is_base64_and_comes_back() {
+        let controls = vec![1; LONG_TEXT_BYTES];
+        let text = Text::new(&controls);
+        assert!(matches!(text, Text::Base64(_)));
+        assert_eq!(text.bytes().as_deref(), Some(&controls[..]));
+        // Ordinary text has some escapes.
+        let quoted = "select 'it''s', \"a\"\n".repeat(LONG_TEXT_BYTES / 16);
+        assert!(matches!(Text::new(quoted.as_bytes()), Text::Text(_)));
+        assert_eq!(
+            serde_json::to_string(&quoted).map_or(0, |json| json.len()),
+            quoted.len() + 2 + escapes(quoted.as_bytes())
+        );
     }
 }

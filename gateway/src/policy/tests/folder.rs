@@ -72,6 +72,21 @@ fn links_within_the_folder_are_followed_as_in_a_mounted_config_map() {
 }
 
 #[test]
+fn a_link_to_where_everybody_may_write_is_a_mistake() {
+    let dir = dir(&[]);
+    let open = dir.path().join(".open");
+    fs::create_dir(&open).expect("a folder");
+    fs::write(open.join("a.cedar"), OPEN).expect("a file");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("a mode");
+    symlink(".open/a.cedar", dir.path().join("a.cedar")).expect("a link");
+    let mistakes = PolicySet::load(dir.path()).expect_err("anybody could change it");
+    assert_eq!(
+        mistakes[0].to_string(),
+        "a.cedar: everybody may write to the folder that this link leads to: chmod o-w"
+    );
+}
+
+#[test]
 fn other_files_are_warned_of() {
     let dir = dir(&[("a.cedar", OPEN), ("notes.md", "x"), ("a.cedar~", OPEN)]);
     let set = PolicySet::load(dir.path()).expect("all well");

@@ -46,7 +46,9 @@ struct Disk {
     fail_from: Option<u64>,
     fault: Option<(u64, Fault)>,
     read_fault: Option<u64>,
-    stalled: bool,
+    syncs: u64,
+    /// From which sync on they hang.
+    stalled_from: Option<u64>,
     waiting: usize,
     locked: bool,
 }
@@ -138,8 +140,14 @@ impl Memory {
 
     /// Makes every sync hang from now on, or lets those that hang go on.
     pub fn stall_sync(&self, stalled: bool) {
-        self.shared.disk.lock().stalled = stalled;
+        let mut disk = self.shared.disk.lock();
+        disk.stalled_from = stalled.then_some(disk.syncs);
         self.shared.moved.notify_all();
+    }
+
+    /// Lets the syncs that hang go on, and those that come later hang.
+    pub fn pass_syncs(&self) {
+        self.stall_sync(true);
     }
 
     /// How many syncs hang.
@@ -163,7 +171,7 @@ impl Memory {
     #[must_use]
     pub fn fork(&self) -> Memory {
         let disk = self.shared.disk.lock().clone();
-        let memory = Memory::from(Disk { locked: false, stalled: false, waiting: 0, ..disk });
+        let memory = Memory::from(Disk { locked: false, stalled_from: None, waiting: 0, ..disk });
         memory.heal();
         memory
     }
@@ -430,9 +438,12 @@ impl File for InMemory {
     fn sync(&mut self) -> io::Result<()> {
         let mut disk = self.memory.shared.disk.lock();
         let fault = disk.count()?;
-        if disk.stalled {
+        let number = disk.syncs;
+        disk.syncs += 1;
+        let hangs = |disk: &Disk| disk.stalled_from.is_some_and(|from| from <= number);
+        if hangs(&disk) {
             disk.waiting += 1;
-            while disk.stalled {
+            while hangs(&disk) {
                 self.memory.shared.moved.wait(&mut disk);
             }
             disk.waiting -= 1;
