@@ -281,17 +281,17 @@ async fn pipelined_writes_share_their_waits() {
 async fn a_full_outbox_does_not_hide_the_record_that_an_answer_waits_for() {
     let mut stage = Stage::set_behind(Arc::default(), 64 << 10).await;
     stage.storage.stall_sync(true);
-    stage.client.say(&[query("insert into t values (1)")]).await;
+    stage.client.say(&[query("notify c")]).await;
     stage.stalled().await;
     let wide = query(&format!("select '{}'", "x".repeat(120 << 10)));
     for _ in 0..8 {
         stage.client.say(std::slice::from_ref(&wide)).await;
     }
     assert!(stage.upstream.hears_nothing().await);
-    // The insert goes, and behind it reads, until nothing more fits; their own records hang.
+    // The change goes, and behind it reads, until nothing more fits; their own records hang.
     stage.storage.pass_syncs();
     assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
-    stage.upstream.say(&[complete("INSERT 0 1"), ready_for_query(b'I'), description()]).await;
+    stage.upstream.say(&[complete("NOTIFY"), ready_for_query(b'I'), description()]).await;
     assert_eq!(stage.client.hear(b'Z').await, ['C', 'Z']);
     stage.stalled().await;
     assert!(stage.client.hears_nothing().await, "the answer went before its command's record was durable");
