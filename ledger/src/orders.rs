@@ -2,7 +2,8 @@
 //! gateway, and becomes an entry; from the next entry on its keys are in force.
 //!
 //! What a newcomer gets wrong: a log key that was rotated away goes on signing checkpoints for a while, beside
-//! the new one, so that who pinned it has time to pin the next. One that was revoked signs nothing more.
+//! the new one, so that who pinned it has time to pin the next. One that was revoked signs nothing more. And a log key
+//! signs the order that brings it, for this ledger alone: else whoever makes up a ledger could name somebody else's key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -79,11 +80,11 @@ impl Authority {
         }
     }
 
-    /// What holds behind an order that was taken at this time.
+    /// Whether an order may come now, and is the root key's.
     ///
     /// # Errors
-    /// [`Malformed`] where the order may not come now, or the root key did not sign it.
-    pub fn after(&self, order: &Order, time_ns: u64, origin: &Origin) -> Result<Authority, Malformed> {
+    /// [`Malformed`] where it is not.
+    pub fn admits(&self, order: &Order, origin: &Origin) -> Result<(), Malformed> {
         if Some(order.number) != self.orders.checked_add(1) {
             return Err(Malformed("keys.changed has another number than the next order's"));
         }
@@ -96,10 +97,26 @@ impl Authority {
         if !self.root.key.verifies(&signed, &order.certificate) || !cosigned {
             return Err(Malformed("keys.changed is not signed by the root key"));
         }
+        Ok(())
+    }
+
+    /// What holds behind an order that was taken at this time.
+    ///
+    /// # Errors
+    /// [`Malformed`] where the order may not come now, or the root key or the log key that it brings did not sign it.
+    pub fn after(&self, order: &Order, time_ns: u64, manifest: &Manifest) -> Result<Authority, Malformed> {
+        self.admits(order, &manifest.origin)?;
+        let changes_log = order.log_key != self.log.key;
+        let possessed = match &order.possession {
+            Some(possession) => changes_log && order.log_key.verifies(&order.possessed(manifest), possession),
+            None => !changes_log,
+        };
+        if !possessed {
+            return Err(Malformed("keys.changed is not signed by the log key that it brings"));
+        }
         let step = |before: Numbered, key| {
             if before.key == key { before } else { Numbered { number: order.number, key } }
         };
-        let changes_log = order.log_key != self.log.key;
         let until_ns = time_ns.saturating_add(order.overlap_s.saturating_mul(1_000_000_000));
         let retires = changes_log && order.cause == Cause::Rotated && order.overlap_s > 0;
         Ok(Authority {
@@ -174,6 +191,8 @@ pub struct Order {
     pub log_key: PublicKey,
     certificate: Signature,
     cosignature: Option<Signature>,
+    /// None in an order that is still to be taken, and where the log key stays.
+    possession: Option<Signature>,
 }
 
 impl Order {
@@ -197,6 +216,7 @@ impl Order {
             log_key,
             certificate: [0; 64],
             cosignature: None,
+            possession: None,
         };
         let signed = order.signed(origin);
         order.certificate = keys.sign(root, &signed)?;
@@ -204,7 +224,30 @@ impl Order {
         Ok(order)
     }
 
-    fn signed(&self, origin: &Origin) -> Vec<u8> {
+    /// The order as a ledger takes it: signed by the log key that it brings, which must be held here.
+    ///
+    /// # Errors
+    /// [`KeyError`] where another key is held, or none.
+    pub fn taken(
+        mut self,
+        before: &Authority,
+        manifest: &Manifest,
+        keys: &dyn Keys,
+    ) -> Result<Order, KeyError> {
+        self.possession = None;
+        if self.log_key != before.log.key {
+            let role = Role::Log(self.number);
+            // A log key that nobody holds must not come into force: nothing could be published any more.
+            if keys.public(role)? != self.log_key {
+                let why = "it names another log key than the one that is here";
+                return Err(KeyError::Unusable(why.to_owned()));
+            }
+            self.possession = Some(keys.sign(role, &self.possessed(manifest))?);
+        }
+        Ok(self)
+    }
+
+    fn fields(&self) -> Vec<u8> {
         let fields = [
             &self.number.to_be_bytes()[..],
             &[u8::from(self.cause == Cause::Revoked)],
@@ -212,17 +255,31 @@ impl Order {
             &self.root_key.bytes(),
             &self.log_key.bytes(),
         ];
-        message(Use::Keys, origin, 0, &fields.concat())
+        fields.concat()
+    }
+
+    fn signed(&self, origin: &Origin) -> Vec<u8> {
+        message(Use::Keys, origin, 0, &self.fields())
+    }
+
+    /// What the log key signs. The genesis is in it: else what it signed for one ledger could be shown in another.
+    fn possessed(&self, manifest: &Manifest) -> Vec<u8> {
+        let fields = [&manifest.genesis().0[..], &self.fields()].concat();
+        message(Use::LogKey, &manifest.origin, 0, &fields)
     }
 
     /// The order as the body of an entry.
     #[must_use]
     pub fn body(&self) -> String {
-        let cosignature = self.cosignature.as_ref().map_or_else(String::new, |cosignature| {
-            format!(r#""cosignature":"{}","#, STANDARD.encode(cosignature))
-        });
+        let optional = |name: &str, signature: &Option<Signature>| {
+            signature.as_ref().map_or_else(String::new, |signature| {
+                format!(r#""{name}":"{}","#, STANDARD.encode(signature))
+            })
+        };
+        let cosignature = optional("cosignature", &self.cosignature);
+        let possession = optional("possession", &self.possession);
         format!(
-            r#"{{"cause":"{}","certificate":"{}",{cosignature}"log_key":"{}","number":{},"overlap_s":{},"root_key":"{}"}}"#,
+            r#"{{"cause":"{}","certificate":"{}",{cosignature}"log_key":"{}","number":{},"overlap_s":{},{possession}"root_key":"{}"}}"#,
             self.cause.name(),
             STANDARD.encode(self.certificate),
             STANDARD.encode(self.log_key.bytes()),
@@ -262,6 +319,7 @@ impl Order {
             log_key: key(body_fields.log_key)?,
             certificate: signature(body_fields.certificate)?,
             cosignature: body_fields.cosignature.map(signature).transpose()?,
+            possession: body_fields.possession.map(signature).transpose()?,
         };
         let one_spelling = order.body().as_bytes() == body && order.overlap_s <= OVERLAP_S_MAX;
         if one_spelling { Ok(order) } else { Err(WRONG) }
@@ -277,5 +335,6 @@ struct Body<'a> {
     log_key: &'a str,
     number: u32,
     overlap_s: u64,
+    possession: Option<&'a str>,
     root_key: &'a str,
 }

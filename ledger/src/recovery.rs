@@ -410,8 +410,7 @@ impl<'a> Walk<'a> {
             }
             Kind::KEYS_CHANGED => {
                 let order = Order::parse(entry.body)?;
-                position.authority =
-                    position.authority.after(&order, header.time_ns, &self.manifest.origin)?;
+                position.authority = position.authority.after(&order, header.time_ns, self.manifest)?;
             }
             _ => {}
         }

@@ -107,6 +107,8 @@ pub enum Use {
     NextEpoch,
     /// A change of the root or log key, by the root key.
     Keys,
+    /// The same and the ledger that it is for, by the log key that it brings.
+    LogKey,
 }
 
 impl Use {
@@ -117,6 +119,7 @@ impl Use {
             Use::Root => b"gatebook-ledger/v1/root\0",
             Use::NextEpoch => b"gatebook-ledger/v1/next-epoch\0",
             Use::Keys => b"gatebook-ledger/v1/keys\0",
+            Use::LogKey => b"gatebook-ledger/v1/log-key\0",
         }
     }
 }

@@ -31,7 +31,7 @@ pub fn authority(storage: &dyn Storage, manifest: &Manifest) -> io::Result<Autho
         if let Item::Entry { entry, .. } = item
             && entry.header.kind == Kind::KEYS_CHANGED
             && let Ok(order) = Order::parse(entry.body)
-            && let Ok(next) = authority.after(&order, entry.header.time_ns, &manifest.origin)
+            && let Ok(next) = authority.after(&order, entry.header.time_ns, manifest)
         {
             authority = next;
         }

@@ -328,15 +328,12 @@ impl Writer {
             let number = self.position.authority.orders + 1;
             let refused = |why: &dyn std::fmt::Display| KeyError::Unusable(format!("order {number}: {why}"));
             let order = Order::parse(&body).map_err(|why| refused(&why))?;
+            let (authority, manifest) = (self.position.authority, &self.manifest);
+            authority.admits(&order, &manifest.origin).map_err(|why| refused(&why))?;
+            let order = order.taken(&authority, manifest, self.keys.as_ref()).map_err(|why| refused(&why))?;
             let time_ns = now_ns.max(self.position.epoch.since_ns);
-            let next = self.position.authority.after(&order, time_ns, &self.manifest.origin);
-            let next = next.map_err(|why| refused(&why))?;
-            // A log key that nobody holds must not come into force: nothing could be published any more.
-            if self.keys.public(Role::Log(next.log.number))? != next.log.key {
-                return Err(refused(&"it names another log key than the one that is here").into());
-            }
-            let body = String::from_utf8_lossy(&body);
-            self.stage_own(Kind::KEYS_CHANGED, time_ns, &body)?;
+            let next = authority.after(&order, time_ns, manifest).map_err(|why| refused(&why))?;
+            self.stage_own(Kind::KEYS_CHANGED, time_ns, &order.body())?;
             self.position.authority = next;
         }
         Ok(())

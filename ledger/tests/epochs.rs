@@ -205,7 +205,11 @@ fn a_rotated_log_key_signs_along_until_its_overlap_is_over() {
     assert_eq!(log_lines(&storage), 1);
     let new = pinned(&storage);
     assert_eq!(judge(&storage, &new).verdict, Verdict::Verified);
-    let report = judge(&storage, &Options { key: old.key, ..new.clone() });
+    let new_key = new.key.clone().unwrap().to_string();
+    let report = judge(&storage, &Options { key: old.key.clone(), ..new.clone() });
+    assert_eq!(report.verdict, Verdict::Unanchored);
+    assert!(report.notes.iter().all(|note| !note.contains(&new_key)), "nothing of the old key's is here");
+    let report = judge(&storage, &old);
     assert_eq!(report.verdict, Verdict::Unanchored);
     assert!(report.notes[0].ends_with(&new.key.unwrap().to_string()), "{}", report.notes[0]);
 }

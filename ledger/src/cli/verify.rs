@@ -141,7 +141,7 @@ fn print_report(out: &mut impl Write, report: &Report, seconds: f64) -> io::Resu
             "nothing is wrong in what was read; the rest was not read again"
         }
         Verdict::Unanchored if report.key_pinned => "verified, but nothing anchors it",
-        Verdict::Unanchored => "nothing is wrong, but no key is pinned",
+        Verdict::Unanchored => "nothing is wrong, but no pinned key vouches for it",
     };
     writeln!(out, "{verdict}")
 }

@@ -132,7 +132,7 @@ impl Joined {
         self.range =
             whole.zip(part.range.as_ref()).and_then(|(mut whole, range)| whole.join(range).then_some(whole));
         self.join_sessions(&part, intact, court);
-        self.join_orders(&part, intact, court);
+        self.join_orders(manifest, &part, intact, court);
         if let Some((offset, footer)) = &part.footer {
             let agrees = footer.number == part.number
                 && footer.frames == part.frames
@@ -240,10 +240,10 @@ impl Joined {
         }
     }
 
-    fn join_orders(&mut self, part: &Part, intact: bool, court: &mut Court) {
+    fn join_orders(&mut self, manifest: &Manifest, part: &Part, intact: bool, court: &mut Court) {
         self.authority_known &= intact;
         for (seq, time_ns, order) in &part.orders {
-            match self.authority().after(order, *time_ns, &self.origin) {
+            match self.authority().after(order, *time_ns, manifest) {
                 Ok(next) => self.authorities.push((seq + 1, next)),
                 Err(why) if self.authority_known => {
                     court.tampered(Some(name(part.number)), None, Some(*seq), why.0.to_owned());
@@ -284,15 +284,19 @@ impl Joined {
         let authority = self.authority();
         court.key = Some(vkey(authority.log.key));
         let Some(pinned) = pinned else { return };
-        court.key_pinned = authority.signers(self.ends_ns).any(|key| vkey(key.key) == *pinned);
-        if court.key_pinned {
-            return;
-        }
-        if self.authorities.iter().any(|(_, before)| vkey(before.log.key) == *pinned) {
+        let in_force = authority.signers(self.ends_ns).any(|key| vkey(key.key) == *pinned);
+        let was_ours = self.authorities.iter().any(|(_, before)| vkey(before.log.key) == *pinned);
+        if !in_force && !was_ours {
+            court.tampered(None, None, None, "the key pinned is not this ledger's log key".to_owned());
+        } else if !court.pin_signed {
+            // Whoever makes up a ledger can name any key in it. Only what the pinned key signed leads to this genesis.
+            let note = "no note that the pinned key signed is here, or was brought: nothing says whose ledger this is";
+            court.findings.notes.insert(0, note.to_owned());
+        } else if in_force {
+            court.key_pinned = true;
+        } else {
             let note = format!("the key pinned was replaced; pin {}", vkey(authority.log.key));
             court.findings.notes.insert(0, note);
-        } else {
-            court.tampered(None, None, None, "the key pinned is not this ledger's log key".to_owned());
         }
     }
 
@@ -311,7 +315,7 @@ impl Joined {
     }
 
     /// Compares what was signed with what is there.
-    pub(super) fn judge_claims(&self, epochs: &EpochKeys, court: &mut Court) {
+    pub(super) fn judge_claims(&self, epochs: &EpochKeys, pinned: Option<&Vkey>, court: &mut Court) {
         for claim in court.claims.clone() {
             let source = Some(claim.source.clone());
             if self.resumed > 0 && claim.size <= self.resumed {
@@ -347,7 +351,11 @@ impl Joined {
             if *root != claim.root || chain_differs || epoch_differs || *kind != Kind::CHAIN_HEAD {
                 let what = format!("the first {} entries are not those that were signed", claim.size);
                 court.tampered(source, None, None, what);
-            } else if claim.brought && court.anchor.as_ref().is_none_or(|anchor| anchor.size < claim.size) {
+                continue;
+            }
+            let signed = claim.note.as_ref().zip(pinned).is_some_and(|(note, key)| note.is_signed_by(key));
+            court.pin_signed |= signed;
+            if claim.brought && court.anchor.as_ref().is_none_or(|anchor| anchor.size < claim.size) {
                 court.anchor = Some(Anchor { source: claim.source, size: claim.size, time_ns: *time_ns });
             }
         }

@@ -131,7 +131,7 @@ fn verify_from(
         check_tiles(storage, &claim, live, options.threads, &mut court.findings)?;
     }
     joined.judge_redactions(&mut court);
-    joined.judge_claims(&epochs, &mut court);
+    joined.judge_claims(&epochs, options.key.as_ref(), &mut court);
     joined.judge_pin(options.key.as_ref(), &mut court);
     court.entries = joined.next_seq;
     court.root = joined.range.as_ref().and_then(Range::root);

@@ -80,7 +80,8 @@ pub struct Report {
     pub origin: Option<String>,
     /// The verifier key of the log key that is in force at the end, as the ledger claims.
     pub key: Option<String>,
-    /// Whether the auditor pinned that key, or one that is retiring and signs along.
+    /// Whether the auditor pinned that key, or one that is retiring and signs along, and a note that it signed agrees
+    /// with what is here: it leads to `ledger.toml`, and so to all other keys.
     pub key_pinned: bool,
     /// How many entries were read.
     pub entries: u64,
@@ -155,6 +156,8 @@ pub(super) struct Court {
     /// The log key in force at the end.
     pub(super) key: Option<Vkey>,
     pub(super) key_pinned: bool,
+    /// Whether something that the pinned key signed agrees with what is here.
+    pub(super) pin_signed: bool,
     pub(super) resumed: u64,
     pub(super) earlier: Option<Earlier>,
 }
