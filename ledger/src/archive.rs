@@ -1,8 +1,8 @@
 //! Moves sealed segments to another place, from which everybody still reads them.
 //!
 //! `DIR/archived` says which segments went where; [`crate::Directory`] looks there for what is not in `DIR/segments`. A
-//! segment is copied, synced, read back and compared before the map names it, and removed only then: wherever this stops,
-//! each segment is in one place or in both. Nothing of the ledger's content depends on the map: who garbles it hides
+//! segment is copied, synced, read back and compared before the map names it, and removed only then; where the map names one
+//! already, that is compared first. Wherever this stops, each segment is in one place or in both. Nothing of the ledger's content depends on the map: who garbles it hides
 //! segments, and verification says that they are missing.
 //!
 //! What a newcomer gets wrong: the two newest sealed segments that the published checkpoint covers stay, and what is newer,
@@ -10,10 +10,10 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
 
 use crate::checkpoint::{NOTE_BYTES_MAX, Note};
 use crate::hash::{Digest, Plain};
@@ -27,6 +27,8 @@ pub const MAP: &str = "archived";
 
 const HEADING: &str = "# Sealed segments of this ledger that are elsewhere: first, last, folder.";
 const MAP_BYTES_MAX: u64 = 64 * 1024;
+/// So many segments, 64 TB, can be elsewhere: each is listed by name, and the map may be anybody's.
+const SEGMENTS_MAX: u64 = 1_000_000;
 const COPY_BYTES: usize = 1024 * 1024;
 
 /// Which segments went where.
@@ -54,11 +56,8 @@ impl Map {
             io::Error::new(io::ErrorKind::InvalidData, message)
         };
         let lines = text.strip_prefix(HEADING).and_then(|rest| rest.strip_prefix('\n')).ok_or_else(wrong)?;
-        if text.len() as u64 > MAP_BYTES_MAX {
-            return Err(wrong());
-        }
         let spans = lines.lines().map(parse_span).collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
-        Ok(Map { spans })
+        Map { spans }.fits().filter(|_| text.len() as u64 <= MAP_BYTES_MAX).ok_or_else(wrong)
     }
 
     /// How many segments are elsewhere.
@@ -87,11 +86,43 @@ impl Map {
         numbers.map(|number| name(number).trim_start_matches("segments/").to_owned())
     }
 
-    fn add(&mut self, number: u64, place: &Path) {
-        match self.spans.last_mut() {
-            Some((_, last, known)) if known == place && *last + 1 == number => *last = number,
-            _ => self.spans.push((number, number, place.to_owned())),
+    fn fits(self) -> Option<Map> {
+        let lengths = self.spans.iter().map(|(first, last, _)| last - first + 1);
+        let total = lengths.fold(0, u64::saturating_add);
+        (total <= SEGMENTS_MAX).then_some(self)
+    }
+
+    /// The map with this segment at this place, wherever it was before.
+    fn with(&self, number: u64, place: &Path) -> Map {
+        let mut spans = vec![(number, number, place.to_owned())];
+        for (first, last, known) in &self.spans {
+            if (*first..=*last).contains(&number) {
+                spans.extend((*first < number).then(|| (*first, number - 1, known.clone())));
+                spans.extend((number < *last).then(|| (number + 1, *last, known.clone())));
+            } else {
+                spans.push((*first, *last, known.clone()));
+            }
         }
+        spans.sort_unstable();
+        spans.dedup_by(|next, before| {
+            let joins = next.2 == before.2 && before.1.checked_add(1) == Some(next.0);
+            if joins {
+                before.1 = next.1;
+            }
+            joins
+        });
+        Map { spans }
+    }
+
+    fn store(&self, ledger: &Directory) -> io::Result<()> {
+        let text = self.text();
+        if text.len() as u64 > MAP_BYTES_MAX || self.clone().fits().is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the map of the archive would be too long",
+            ));
+        }
+        ledger.replace(MAP, text.as_bytes())
     }
 
     fn text(&self) -> String {
@@ -104,7 +135,7 @@ impl Map {
 fn parse_span(line: &str) -> Option<(u64, u64, PathBuf)> {
     let mut words = line.splitn(3, ' ');
     let (first, last, place) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
-    let fine = first <= last && last - first < 1 << 32 && can_be_named(place);
+    let fine = first <= last && last - first < SEGMENTS_MAX && can_be_named(place);
     fine.then(|| (first, last, PathBuf::from(place)))
 }
 
@@ -147,10 +178,12 @@ pub fn archive(ledger: &Directory, place: &Path, keep_bytes: u64) -> io::Result<
             break;
         }
         let from = ledger.root().join(name(number));
-        if map.path_of(&name(number)).is_none() {
+        // Only what the map leads to may let this one go, and only if it is the same: the map is older than this run.
+        let there = map.path_of(&name(number));
+        if !there.map_or(Ok(false), |there| is_copy(&there, &from))? {
             copy(&from, &place, number, genesis)?;
-            map.add(number, &place);
-            ledger.replace(MAP, map.text().as_bytes())?;
+            map = map.with(number, &place);
+            map.store(ledger)?;
         }
         // If we stop before this, it is in both places, and this one is read.
         fs::remove_file(&from).map_err(|error| told(&from, "cannot remove", &error))?;
@@ -252,15 +285,41 @@ fn copy(from: &Path, place: &Path, number: u64, genesis: Digest) -> io::Result<(
         fs::rename(&draft, &to).map_err(|error| told(&to, "cannot put in place", &error))?;
         fs::File::open(place)?.sync_all()?;
     }
-    if digest_of(from)? != digest_of(&to)? {
-        let message = format!("{} is not the same as {}", to.display(), from.display());
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    if is_copy(&to, from)? {
+        return Ok(());
     }
-    Ok(())
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is gone", to.display())))
 }
 
-fn digest_of(path: &Path) -> io::Result<Digest> {
-    let mut file = fs::File::open(path).map_err(|error| told(path, "cannot open", &error))?;
+/// Whether there is a copy of a segment: another file, no link, and on the medium the same, byte for byte. False where
+/// there is nothing.
+fn is_copy(path: &Path, of: &Path) -> io::Result<bool> {
+    let mut flags = OpenOptions::new();
+    flags.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let there = match flags.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(told(path, "cannot open", &error)),
+    };
+    let here = fs::File::open(of).map_err(|error| told(of, "cannot open", &error))?;
+    let same = |problem: &str| {
+        let message = format!("{} {problem} {}", path.display(), of.display());
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
+    };
+    let (a, b) = (there.metadata()?, here.metadata()?);
+    if !a.is_file() || (a.dev(), a.ino()) == (b.dev(), b.ino()) {
+        return same("is no copy of");
+    }
+    // What was just written would be read from memory, and say nothing of the medium.
+    there.sync_data().map_err(|error| told(path, "cannot sync", &error))?;
+    fadvise(&there, 0, None, Advice::DontNeed)?;
+    if digest_of(&here, of)? != digest_of(&there, path)? {
+        return same("is not the same as");
+    }
+    Ok(true)
+}
+
+fn digest_of(mut file: &fs::File, path: &Path) -> io::Result<Digest> {
     let (mut digest, mut part) = (Plain::new(), vec![0; COPY_BYTES]);
     loop {
         let length = file.read(&mut part).map_err(|error| told(path, "cannot read", &error))?;
@@ -285,8 +344,9 @@ mod tests {
         assert_eq!(Map::read(folder.path()).unwrap(), Map::default());
         let mut map = Map::default();
         for number in 0..5 {
-            map.add(number, Path::new(if number < 3 { "/cold one" } else { "/two" }));
+            map = map.with(number, Path::new(if number < 3 { "/cold one" } else { "/two" }));
         }
+        assert_eq!(map.spans.len(), 2);
         assert_eq!(map.segments(), 5);
         fs::write(folder.path().join(MAP), map.text()).unwrap();
         let read = Map::read(folder.path()).unwrap();
@@ -295,6 +355,11 @@ mod tests {
         assert_eq!(read.path_of("segments/00000004.seg"), Some("/two/00000004.seg".into()));
         assert_eq!(read.path_of("segments/00000005.seg"), None);
         assert_eq!(read.path_of("tile/0/000"), None);
+        let moved = read.with(1, Path::new("/two"));
+        let places = (0..5).map(|number| moved.path_of(&name(number)).unwrap());
+        let expected = ["/cold one", "/two", "/cold one", "/two", "/two"].map(Path::new);
+        assert!(places.zip(expected).all(|(path, place)| path.parent() == Some(place)));
+        assert_eq!((moved.segments(), moved.with(1, Path::new("/cold one"))), (5, read));
         for bad in [
             "",
             "0 1 /x\n",
@@ -302,6 +367,9 @@ mod tests {
             &format!("{HEADING}\n2 1 /x\n"),
             &format!("{HEADING}\n0 1 x\n"),
             &format!("{HEADING}\n0 1\n"),
+            &format!("{HEADING}\n0 4294967295 /x\n"),
+            &format!("{HEADING}\n0 {} /x\n", u64::MAX),
+            &format!("{HEADING}\n{}", "0 999999 /x\n".repeat(2)),
         ] {
             fs::write(folder.path().join(MAP), bad).unwrap();
             assert_eq!(Map::read(folder.path()).unwrap_err().kind(), io::ErrorKind::InvalidData, "{bad:?}");

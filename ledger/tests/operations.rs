@@ -246,6 +246,29 @@ fn a_fault_in_the_archive_is_found_and_its_absence_is_told() {
     assert_eq!(verdict(&dir).1["problem_count"], 0);
     assert!(run(&["archive", text(&dir), "--to", text(&cold)]).status.success());
     assert_eq!(segments(&dir.join("segments")).len(), 3);
+    // The map does not stand for the copy: where that is gone, or another, or this very file, none is removed.
+    let (local, there) = (dir.join("segments/00000002.seg"), cold.join("00000002.seg"));
+    std::fs::rename(&there, &local).unwrap();
+    let other = folder.path().join("warm");
+    assert!(run(&["archive", text(&dir), "--to", text(&other)]).status.success());
+    assert!(!local.exists() && other.join("00000002.seg").exists());
+    assert_eq!(verdict(&dir).1["problem_count"], 0);
+    let kept = std::fs::read(other.join("00000002.seg")).unwrap();
+    for change in ["link", "differs"] {
+        std::fs::write(&local, &kept).unwrap();
+        std::fs::remove_file(other.join("00000002.seg")).unwrap();
+        if change == "link" {
+            std::fs::hard_link(&local, other.join("00000002.seg")).unwrap();
+        } else {
+            std::fs::write(other.join("00000002.seg"), &kept[1..]).unwrap();
+        }
+        let output = run(&["archive", text(&dir), "--to", text(&cold)]);
+        assert_eq!(output.status.code(), Some(3), "{change}");
+        assert_eq!(std::fs::read(&local).unwrap(), kept, "{change}");
+    }
+    std::fs::remove_file(other.join("00000002.seg")).unwrap();
+    assert!(run(&["archive", text(&dir), "--to", text(&cold)]).status.success());
+    assert_eq!(segments(&dir.join("segments")).len(), 3);
 
     let segment = cold.join("00000001.seg");
     let good = std::fs::read(&segment).unwrap();
