@@ -38,7 +38,8 @@ pub fn order_path(folder: &Path, number: u32) -> PathBuf {
 pub struct FolderKeys {
     folder: PathBuf,
     /// One that is damaged has the reason in its place: it fails where it is used, and not before.
-    keys: BTreeMap<Role, Result<SigningKey, String>>,
+    /// Boxed, since a map moves what it holds, and what was moved is not zeroed.
+    keys: BTreeMap<Role, Result<Box<SigningKey>, String>>,
 }
 
 /// Reads the keys of a folder, and makes those of a new ledger where it holds none at all: folder 0700, files 0600.
@@ -48,7 +49,7 @@ pub struct FolderKeys {
 /// # Errors
 /// [`KeyError`] where a file is readable by others, or the folder cannot be read or written.
 pub fn load_or_create(folder: &Path) -> Result<FolderKeys, KeyError> {
-    if !exist(folder) {
+    if !exist(folder)? {
         let mut keys = FolderKeys::create(folder)?;
         // The root key comes last: until it exists no ledger can be created, so a half-made folder is harmless.
         for role in [Role::Log(0), Role::Epoch(0), Role::Root(0)] {
@@ -71,10 +72,12 @@ pub fn load(folder: &Path) -> Result<FolderKeys, KeyError> {
     Ok(FolderKeys { folder: folder.to_owned(), keys })
 }
 
-/// Whether a folder holds keys already.
-#[must_use]
-pub fn exist(folder: &Path) -> bool {
-    roles(folder).is_ok_and(|roles| !roles.is_empty())
+/// Whether a folder holds keys already. One that cannot be listed may hold some.
+///
+/// # Errors
+/// [`KeyError`] where it cannot be listed.
+pub fn exist(folder: &Path) -> Result<bool, KeyError> {
+    roles(folder).map(|roles| !roles.is_empty()).map_err(|error| unusable(folder, "cannot list", &error))
 }
 
 impl FolderKeys {
@@ -83,7 +86,7 @@ impl FolderKeys {
     /// # Errors
     /// [`KeyError`] where it cannot be made, or holds keys.
     pub fn create(folder: &Path) -> Result<FolderKeys, KeyError> {
-        if exist(folder) {
+        if exist(folder)? {
             return Err(KeyError::Unusable(format!("{} holds keys already", folder.display())));
         }
         if !folder.exists() {
@@ -113,11 +116,14 @@ impl Keys for FolderKeys {
     }
 
     fn draw(&mut self, role: Role) -> Result<PublicKey, KeyError> {
-        self.erase(role)?;
+        // An epoch's key that was drawn and never came into force makes way. The others' loss would be for good.
+        if matches!(role, Role::Epoch(_)) {
+            self.erase(role)?;
+        }
         let seed = random_seed()?;
         write(&self.folder, role, &seed)
             .map_err(|error| unusable(&path(&self.folder, role), "cannot write key", &error))?;
-        self.keys.insert(role, Ok(SigningKey::from_bytes(&seed)));
+        self.keys.insert(role, Ok(Box::new(SigningKey::from_bytes(&seed))));
         self.public(role)
     }
 
@@ -210,7 +216,7 @@ fn refuse_open_to_others(path: &Path) -> Result<(), KeyError> {
     )))
 }
 
-fn read(folder: &Path, role: Role) -> Result<SigningKey, KeyError> {
+fn read(folder: &Path, role: Role) -> Result<Box<SigningKey>, KeyError> {
     let path = path(folder, role);
     let mut text = Zeroizing::new(String::with_capacity(256));
     let damaged = || KeyError::Unusable(format!("{} is not a ledger's {} key", path.display(), role.name()));
@@ -229,7 +235,7 @@ fn read(folder: &Path, role: Role) -> Result<SigningKey, KeyError> {
         .ok_or_else(damaged)?;
     let mut seed = Zeroizing::new([0; 32]);
     match STANDARD.decode_slice(encoded, seed.as_mut()) {
-        Ok(32) => Ok(SigningKey::from_bytes(&seed)),
+        Ok(32) => Ok(Box::new(SigningKey::from_bytes(&seed))),
         _ => Err(damaged()),
     }
 }
@@ -275,6 +281,24 @@ mod tests {
         fs::remove_file(path(&folder, Role::Log(0))).unwrap();
         let keys = load_or_create(&folder).unwrap();
         assert!(matches!(keys.public(Role::Log(0)), Err(KeyError::Absent(_))), "never replaced in silence");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("keys");
+        fs::write(&folder, b"").unwrap();
+        assert!(exist(&folder).is_err() && FolderKeys::create(&folder).is_err());
+        // Whatever was believed of the folder: a root or log key is never drawn over.
+        fs::remove_file(&folder).unwrap();
+        drop(load_or_create(&folder).unwrap());
+        let held = |role| fs::read(path(&folder, role)).unwrap();
+        let before = [Role::Root(0), Role::Log(0)].map(held);
+        let mut unaware = FolderKeys { folder: folder.clone(), keys: BTreeMap::new() };
+        for role in [Role::Root(0), Role::Log(0)] {
+            assert!(unaware.draw(role).is_err());
+        }
+        assert_eq!([Role::Root(0), Role::Log(0)].map(held), before);
     }
 
     #[test]

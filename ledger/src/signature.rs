@@ -182,11 +182,11 @@ pub trait Keys: Send {
     /// [`KeyError`] where this holder has no such key or cannot use it.
     fn sign(&self, role: Role, message: &[u8]) -> Result<Signature, KeyError>;
 
-    /// Draws a new key, in the place of any that has this name. It is durable on return: what it will sign
+    /// Draws a new key; an epoch's in the place of any that has this name. It is durable on return: what it will sign
     /// must not become durable before the key itself.
     ///
     /// # Errors
-    /// [`KeyError`] where there is no randomness or no room.
+    /// [`KeyError`] where there is no randomness or no room, or a root or log key of this name is there already.
     fn draw(&mut self, role: Role) -> Result<PublicKey, KeyError>;
 
     /// Destroys a key for good; durable on return. One that is not there is no error.
