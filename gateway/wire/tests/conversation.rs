@@ -294,3 +294,13 @@ fn a_portal_too_many_is_refused_and_the_connection_lives_on() {
     // The end of the transaction closed them all.
     assert_eq!(say(&mut machine, bind("p0", "s")), "relay B");
 }
+
+#[test]
+fn a_notice_belongs_to_the_command_that_it_comes_from() {
+    let mut machine = conversation();
+    say(&mut machine, parse("", "select 1"));
+    say(&mut machine, bare(b'H'));
+    let notice: Frame = Message::build(b'N', |out| out.put_u8(0)).into();
+    let step = machine.on_upstream(notice).expect("the upstream keeps to the protocol");
+    assert!(matches!(step, UpstreamStep::Disclose(disclosure) if disclosure.request == Some(0)));
+}

@@ -493,6 +493,14 @@ impl Conversation {
         }
     }
 
+    /// The command that a notice comes from.
+    fn speaking(&self) -> Option<RequestId> {
+        match self.outstanding.front()? {
+            Expected::Parse { requests, .. } => Some(requests.start),
+            _ => self.running(),
+        }
+    }
+
     /// A command is complete (`C`, `I`) or suspended (`s`).
     fn completed(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
         let ending = match message.tag() {
@@ -785,7 +793,7 @@ impl Conversation {
             b'C' | b'I' | b's' => self.completed(message),
             b'Z' => self.ready(message),
             b'E' => self.error(message),
-            b'N' => Ok(disclose(self.running(), 0, message)),
+            b'N' => Ok(disclose(self.speaking(), 0, message)),
             b'A' => Ok(disclose(None, 0, message)),
             b'S' => self.parameter_status(message),
             _ => Err(unexpected(&message)),
