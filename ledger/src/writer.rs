@@ -687,8 +687,13 @@ impl Writer {
             time_ns: now_ns,
             epoch: self.position.epoch.number,
         })?;
-        let logs = self.position.authority.signers(now_ns).map(|key| Role::Log(key.number));
-        let signers: Vec<Role> = logs.chain([Role::Epoch(self.position.epoch.number)]).collect();
+        let (in_force, keys) = (self.position.authority.log.number, self.keys.as_ref());
+        let logs = self.position.authority.signers(now_ns).map(|key| key.number);
+        // A clock that ran ahead may have had the retiring key erased; its line is a service, and nobody insists on it.
+        let logs = logs.map(|number| (number, Role::Log(number)));
+        let held = logs.filter(|(number, role)| *number == in_force || keys.public(*role).is_ok());
+        let epoch = Role::Epoch(self.position.epoch.number);
+        let signers: Vec<Role> = held.map(|(_, role)| role).chain([epoch]).collect();
         let note = checkpoint.sign(self.keys.as_ref(), &signers)?;
         self.published = checkpoint.size;
         let (full, partial) = (self.position.tree.take_full(), self.position.tree.partial());

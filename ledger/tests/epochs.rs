@@ -215,6 +215,20 @@ fn a_rotated_log_key_signs_along_until_its_overlap_is_over() {
 }
 
 #[test]
+fn a_clock_that_ran_ahead_costs_the_retiring_key_and_nothing_else() {
+    let (storage, mut keys) = (Memory::new(), *keys());
+    create_with(&storage, &keys).close(5).unwrap();
+    order_log_key(&mut keys, 1, Cause::Rotated, 3600);
+    let (mut writer, _) = open_with(&storage, &keys, 10).unwrap();
+    writer.rotate(4_000_000_000_000).unwrap();
+    assert!(!keys.held().contains(&Role::Log(0)));
+    // The clock is put right: by it the overlap is not over.
+    publish(&storage, &mut writer);
+    writer.close(20).unwrap();
+    assert_eq!((log_lines(&storage), judge(&storage, &pinned(&storage)).verdict), (1, Verdict::Verified));
+}
+
+#[test]
 fn a_revoked_log_key_signs_nothing_more() {
     let (storage, mut keys) = (Memory::new(), *keys());
     create_with(&storage, &keys).close(5).unwrap();
