@@ -1,5 +1,7 @@
 //! Text from strangers, made harmless for a terminal: nothing in it can move a cursor or turn around a line.
 
+use serde::Serialize;
+
 /// One line of text: control characters, line ends, and characters that reorder or hide text are escaped.
 #[must_use]
 pub fn line(text: &str) -> String {
@@ -18,6 +20,26 @@ pub fn line(text: &str) -> String {
     out
 }
 
+/// A value as JSON in one line, which is harmless for a terminal too: what [`line`] escapes is escaped in JSON's way.
+///
+/// # Errors
+/// Where the value cannot be JSON.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+    let plain = serde_json::to_string(value)?;
+    let mut out = String::with_capacity(plain.len());
+    // Outside of its strings JSON has none of these characters.
+    for character in plain.chars() {
+        if character.is_control() || is_invisible(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    Ok(out)
+}
+
 /// Characters that change how their neighbours are shown: direction, joining, tags, separators of lines.
 fn is_invisible(character: char) -> bool {
     matches!(
@@ -29,7 +51,15 @@ fn is_invisible(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use super::{json, line};
+
+    #[test]
+    fn json_says_the_same_without_what_moves_a_terminal() {
+        let text = "é😀\u{9b}1m\u{7f}\u{202e}\u{e0001}\n\"";
+        let spelled = json(text).unwrap();
+        assert_eq!(spelled, r#""é😀\u009b1m\u007f\u202e\udb40\udc01\n\"""#);
+        assert_eq!(serde_json::from_str::<String>(&spelled).unwrap(), text);
+    }
 
     #[test]
     fn nothing_from_a_stranger_reaches_a_terminal_but_text() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gatebook_ledger::doctor::examine;
-use gatebook_ledger::text::line;
+use gatebook_ledger::text::{self, line};
 use gatebook_ledger::{Directory, event};
 
 /// Looks for what an operator can mend: files that are missing, open to others, left over, or elsewhere. Changes nothing.
@@ -26,8 +26,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     let mut out = io::stdout().lock();
     for complaint in &complaints {
         if arguments.json {
-            serde_json::to_writer(&mut out, complaint)?;
-            writeln!(out)?;
+            writeln!(out, "{}", text::json(complaint)?)?;
         } else {
             let mark = if complaint.grave { '✘' } else { '–' };
             writeln!(out, "{mark} {}\n    {}", line(&complaint.what), line(&complaint.remedy))?;

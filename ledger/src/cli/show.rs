@@ -9,7 +9,7 @@ use gatebook_ledger::entry::Entry;
 use gatebook_ledger::event;
 use gatebook_ledger::index::{Query, find};
 use gatebook_ledger::reader::{Item, Place};
-use gatebook_ledger::text::line;
+use gatebook_ledger::text::{self, line};
 use serde_json::{Value, json};
 
 use super::find::index_of;
@@ -69,7 +69,7 @@ pub(crate) fn show(dir: &Path, query: &Query, as_json: bool) -> io::Result<Shown
                 let (segment, offset) = (place.segment, place.offset);
                 if as_json {
                     let broken = json!({"broken": why.0, "segment": segment, "offset": offset, "unfinished": unfinished});
-                    writeln!(out, "{broken}")
+                    text::json(&broken).map_err(io::Error::from).and_then(|json| writeln!(out, "{json}"))
                 } else {
                     writeln!(out, "✘ segment {segment:08}, offset {offset}: {why}")
                 }
@@ -131,5 +131,5 @@ fn show_json(
         Some(payload) => object["payload"] = parse(payload),
         None => object["payload_broken"] = Value::Bool(true),
     }
-    writeln!(out, "{object}")
+    writeln!(out, "{}", text::json(&object)?)
 }

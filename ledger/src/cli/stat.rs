@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gatebook_ledger::stat::{Files, Stat, stat};
-use gatebook_ledger::text::line;
+use gatebook_ledger::text::{self, line};
 use time::OffsetDateTime;
 
 use super::{bytes, instant, open};
@@ -24,8 +24,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     let stat = stat(&open(&arguments.dir)?)?;
     let mut out = io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &stat)?;
-        writeln!(out)?;
+        writeln!(out, "{}", text::json(&stat)?)?;
     } else {
         print(&mut out, &stat)?;
     }

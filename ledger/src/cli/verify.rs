@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gatebook_ledger::text::line;
+use gatebook_ledger::text::{self, line};
 use gatebook_ledger::verify::{Earlier, Options, Problem, Progress, Report, Verdict, resume, verify};
 
 use super::{instant, open, read_key, read_small};
@@ -60,8 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     }
     let mut out = io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &report)?;
-        writeln!(out)?;
+        writeln!(out, "{}", text::json(&report)?)?;
     } else {
         print_report(&mut out, &report, started.elapsed().as_secs_f64())?;
     }
