@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
 
-use crate::checkpoint::{NOTE_BYTES_MAX, Note};
 use crate::hash::{Digest, Plain};
+use crate::manifest::Manifest;
 use crate::reader;
 use crate::segment::{SegmentHeader, SegmentReader, is_sealed, name, number_of};
-use crate::storage::{Directory, Mode, Storage as _, read};
-use crate::writer::CHECKPOINT;
+use crate::standing;
+use crate::storage::{Directory, Mode, Storage as _, open_regular};
 
 /// The map's file name.
 pub const MAP: &str = "archived";
@@ -46,7 +46,7 @@ impl Map {
     pub fn read(ledger: &Path) -> io::Result<Map> {
         let path = ledger.join(MAP);
         let mut text = String::new();
-        match fs::File::open(&path) {
+        match open_regular(OpenOptions::new().read(true), &path, OFlags::empty()) {
             Ok(file) => file.take(MAP_BYTES_MAX + 1).read_to_string(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::default()),
             Err(error) => return Err(told(&path, "cannot open", &error)),
@@ -160,7 +160,8 @@ pub struct Archived {
 /// another segment of that name is there; [`io::ErrorKind::InvalidInput`] where the place is no place for it. What was
 /// moved before stays moved.
 pub fn archive(ledger: &Directory, place: &Path, keep_bytes: u64) -> io::Result<Archived> {
-    let genesis = reader::manifest(ledger)?.genesis();
+    let manifest = reader::manifest(ledger)?;
+    let genesis = manifest.genesis();
     let place = prepare(ledger.root(), place)?;
     let folder = fs::File::open(&place)?;
     // Whoever else archives into this folder must wait; two ledgers in one would take each other's names.
@@ -170,7 +171,7 @@ pub fn archive(ledger: &Directory, place: &Path, keep_bytes: u64) -> io::Result<
     })?;
     let mut map = Map::read(ledger.root())?;
     let here = sealed_here(ledger)?;
-    let covered = covered(ledger, &here)?;
+    let covered = covered(ledger, &manifest, &here)?;
     let mut bytes = folder_bytes(&ledger.root().join("segments"))?;
     let mut archived = Archived::default();
     for (number, length) in here.into_iter().take_while(|(number, _)| *number < covered) {
@@ -226,12 +227,8 @@ fn sealed_here(ledger: &Directory) -> io::Result<Vec<(u64, u64)>> {
 }
 
 /// The first segment that the writer may start from: the one before the newest that the published checkpoint covers.
-fn covered(ledger: &Directory, sealed: &[(u64, u64)]) -> io::Result<u64> {
-    let published = match read(ledger, CHECKPOINT, NOTE_BYTES_MAX) {
-        Ok(note) => Note::parse(&note).map_or(0, |note| note.unverified().size),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
+fn covered(ledger: &Directory, manifest: &Manifest, sealed: &[(u64, u64)]) -> io::Result<u64> {
+    let published = standing::published(ledger, manifest)?.map_or(0, |checkpoint| checkpoint.size);
     for (number, _) in sealed.iter().rev() {
         // It ends where the next one begins, if that has a header yet.
         let next = match ledger.open(&name(number + 1), Mode::Read) {
@@ -294,9 +291,7 @@ fn copy(from: &Path, place: &Path, number: u64, genesis: Digest) -> io::Result<(
 /// Whether there is a copy of a segment: another file, no link, and on the medium the same, byte for byte. False where
 /// there is nothing.
 fn is_copy(path: &Path, of: &Path) -> io::Result<bool> {
-    let mut flags = OpenOptions::new();
-    flags.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-    let there = match flags.open(path) {
+    let there = match open_regular(OpenOptions::new().read(true), path, OFlags::NOFOLLOW) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(told(path, "cannot open", &error)),
@@ -307,7 +302,7 @@ fn is_copy(path: &Path, of: &Path) -> io::Result<bool> {
         Err(io::Error::new(io::ErrorKind::AlreadyExists, message))
     };
     let (a, b) = (there.metadata()?, here.metadata()?);
-    if !a.is_file() || (a.dev(), a.ino()) == (b.dev(), b.ino()) {
+    if (a.dev(), a.ino()) == (b.dev(), b.ino()) {
         return same("is no copy of");
     }
     // What was just written would be read from memory, and say nothing of the medium.

@@ -223,11 +223,19 @@ impl Note {
         })
     }
 
+    /// The epochs that its lines name, not believed: whoever carries a note can add lines to it.
+    pub fn epochs(&self) -> impl Iterator<Item = u32> {
+        let prefix = format!("{}/epoch/", self.checkpoint.origin);
+        self.signatures().filter_map(move |(name, ..)| {
+            let digits = name.strip_prefix(&prefix)?;
+            digits.parse().ok().filter(|number: &u32| number.to_string() == digits)
+        })
+    }
+
     /// The epoch that it says it was signed in, not believed.
     #[must_use]
     pub fn epoch(&self) -> Option<u32> {
-        let prefix = format!("{}/epoch/", self.checkpoint.origin);
-        self.signatures().find_map(|(name, ..)| name.strip_prefix(&prefix)?.parse().ok())
+        self.epochs().next()
     }
 
     /// The text that is signed, up to the line end before the empty line.

@@ -9,7 +9,6 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::checkpoint::{NOTE_BYTES_MAX, Note};
 use crate::entry::{Entry, Kind, Malformed};
 use crate::epoch::Epoch;
 use crate::error::OpenError;
@@ -20,9 +19,10 @@ use crate::orders::{Authority, Order};
 use crate::segment::{self, BLOCK, Footer, Frame, SegmentHeader, SegmentReader, Step, ends_of, number_of};
 use crate::session::Sessions;
 use crate::signature::{Keys, Role};
+use crate::standing;
 use crate::state::{self, StateFile};
 use crate::storage::{File, Mode, Storage, read};
-use crate::writer::{CHECKPOINT, Position, Tail};
+use crate::writer::{Position, Tail};
 
 /// The most that recovery keeps of what it cuts; a crash leaves less.
 const CUT_BYTES_MAX: u64 = 1 << 30;
@@ -178,19 +178,15 @@ fn unrecorded(storage: &dyn Storage, tail: &Tail) -> Result<Vec<Cut>, OpenError>
     Ok(cuts)
 }
 
-/// Size and root of the published checkpoint: the tiles before it are all there. It can only make recovery more
-/// careful, so whether it is signed as it must be is left to the verifier.
+/// Size and root of the published checkpoint: the tiles before it are all there. So it must be signed: what it covers is
+/// not read, and never published again.
 fn published(storage: &dyn Storage, manifest: &Manifest) -> Result<(u64, Digest), OpenError> {
-    match read(storage, CHECKPOINT, NOTE_BYTES_MAX) {
-        Ok(bytes) => {
-            let note = Note::parse(&bytes).map_err(|error| OpenError::Rollback(error.to_string()))?;
-            let checkpoint = note.unverified();
-            if checkpoint.origin != manifest.origin {
-                return Err(OpenError::Rollback("the checkpoint here is of another ledger".to_owned()));
-            }
-            Ok((checkpoint.size, checkpoint.root))
+    match standing::published(storage, manifest) {
+        Ok(Some(checkpoint)) => Ok((checkpoint.size, checkpoint.root)),
+        Ok(None) => Ok((0, crate::hash::empty_root())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(OpenError::Rollback(error.to_string()))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, crate::hash::empty_root())),
         Err(error) => Err(error.into()),
     }
 }

@@ -4,14 +4,15 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use crate::checkpoint::{Note, Vkey};
+use crate::checkpoint::{Checkpoint, NOTE_BYTES_MAX, Note, Vkey};
 use crate::entry::Kind;
 use crate::epoch::Epoch;
 use crate::manifest::Manifest;
 use crate::orders::{Authority, Order};
 use crate::reader::{Item, Place, segments, visit};
 use crate::segment::{BLOCK, SegmentReader, ends_of, name};
-use crate::storage::{Mode, Storage};
+use crate::storage::{Mode, Storage, read};
+use crate::writer::CHECKPOINT;
 
 /// The root and log keys that are in force at the end.
 ///
@@ -55,6 +56,32 @@ pub fn epoch(storage: &dyn Storage, number: Option<u32>) -> io::Result<Option<Ep
         }
     }
     Ok(None)
+}
+
+/// The checkpoint that is published here, where its epoch's key signed it; none where nothing is published. Which log key
+/// was in force then is [`crate::verify`]'s to say.
+///
+/// # Errors
+/// Of the storage; [`io::ErrorKind::InvalidData`] where it is no checkpoint of this ledger.
+pub fn published(storage: &dyn Storage, manifest: &Manifest) -> io::Result<Option<Checkpoint>> {
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let bytes = match read(storage, CHECKPOINT, NOTE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let note = Note::parse(&bytes).map_err(|error| wrong(&error.to_string()))?;
+    if note.unverified().origin != manifest.origin {
+        return Err(wrong("the checkpoint here is of another ledger"));
+    }
+    for number in note.epochs() {
+        let epoch = epoch(storage, Some(number))?.filter(|epoch| epoch.number == number);
+        let key = epoch.map(|epoch| Vkey::epoch(&manifest.origin, number, epoch.key));
+        if key.is_some_and(|key| note.is_signed_by(&key)) {
+            return Ok(Some(note.unverified().clone()));
+        }
+    }
+    Err(wrong("the checkpoint here is not signed by the key of an epoch that is here"))
 }
 
 /// The keys that must have signed a checkpoint of this ledger: the log key in force, and its epoch's.

@@ -180,3 +180,19 @@ fn another_key_or_a_second_writer_is_refused() {
     let opened = Writer::open(Arc::new(storage.clone()), other, Box::new(CountedSalts(9)), limits(), 2);
     assert!(matches!(opened, Err(OpenError::OtherKey("epoch"))));
 }
+
+#[test]
+fn a_checkpoint_that_nobody_signed_is_not_started_from() {
+    let storage = Memory::new();
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 12);
+    drop(writer);
+    let good = String::from_utf8(storage.bytes("checkpoint").unwrap()).unwrap();
+    let (origin, rest) = good.split_once('\n').unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    // Larger than what is published: its tiles would be passed over for good.
+    storage.set_bytes("checkpoint", format!("{origin}\n25\n{rest}").as_bytes());
+    assert!(matches!(open(&storage), Err(OpenError::Rollback(_))));
+    storage.set_bytes("checkpoint", good.as_bytes());
+    assert!(open(&storage).is_ok());
+}

@@ -82,15 +82,15 @@ impl Storage for Directory {
                 options.write(true).create_new(true).mode(0o600);
             }
         }
-        match options.open(&path) {
+        match open_regular(&mut options, &path, OFlags::empty()) {
             Ok(file) => Ok(Box::new(OnDisk { file, path })),
             Err(error) if error.kind() == io::ErrorKind::NotFound && mode == Mode::Read => {
                 let Some(path) = Map::read(&self.root)?.path_of(name) else {
                     return Err(at(&path, "cannot open", error));
                 };
                 // The map names folders alone, and a segment is a file: no link leads elsewhere.
-                options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-                let file = options.open(&path).map_err(|error| at(&path, "cannot open", error))?;
+                let file = open_regular(&mut options, &path, OFlags::NOFOLLOW)
+                    .map_err(|error| at(&path, "cannot open", error))?;
                 Ok(Box::new(OnDisk { file, path }))
             }
             Err(error) => Err(at(&path, "cannot open", error)),
@@ -172,7 +172,8 @@ impl Storage for Directory {
     fn has_writer(&self) -> bool {
         // A shared lock is given back at once; a writer that starts in this moment sees it as taken and
         // says so, which is rare and harmless. An export has no lock file, and no writer.
-        let Ok(file) = fs::File::open(self.root.join(LOCK)) else { return false };
+        let lock = open_regular(OpenOptions::new().read(true), &self.root.join(LOCK), OFlags::empty());
+        let Ok(file) = lock else { return false };
         flock(&file, FlockOperation::NonBlockingLockShared).is_err()
     }
 }
@@ -208,6 +209,16 @@ impl File for OnDisk {
     fn set_length(&mut self, length: u64) -> io::Result<()> {
         self.file.set_len(length).map_err(|error| at(&self.path, "cannot set the length of", error))
     }
+}
+
+/// Opens a file without waiting, and only where it is one: the directory may be anybody's, and to open a pipe or a
+/// device in it would wait for somebody who never comes.
+pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path, flags: OFlags) -> io::Result<fs::File> {
+    let file = options.custom_flags((flags | OFlags::NONBLOCK).bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"))
 }
 
 /// Makes a folder and those above it, durably.
@@ -260,6 +271,18 @@ mod tests {
             assert!(storage.open(name, Mode::Create).is_err(), "{name}");
             assert!(storage.replace(name, b"").is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_makes_nobody_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Directory::open(folder.path()).unwrap();
+        for name in ["lock", "state", "archived"] {
+            let (path, mode) = (folder.path().join(name), rustix::fs::Mode::RUSR);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+            assert!(storage.open(name, Mode::Read).is_err(), "{name}");
+        }
+        assert!(!storage.has_writer() && Map::read(folder.path()).is_err());
     }
 
     #[test]

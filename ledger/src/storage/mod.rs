@@ -9,6 +9,7 @@ mod memory;
 use std::io;
 
 pub use directory::Directory;
+pub(crate) use directory::open_regular;
 pub use memory::{Crash, Fault, Memory};
 
 /// How a file is opened.
