@@ -123,7 +123,10 @@ fn a_growing_log_is_cosigned_and_remembered_over_a_restart() {
     let mut old = 0;
     for entries in [3, 1, 300, 7] {
         let new = grow(&storage, &mut writer, entries);
-        let (status, _, body) = witness.post(&request(&storage, old));
+        // Whoever is first with it may leave out the line of its epoch, which is taken when it comes.
+        let text = String::from_utf8(request(&storage, old)).unwrap();
+        let (stripped, _) = text.split_once("\u{2014} test.example/ledger/epoch/").unwrap();
+        let (status, _, body) = witness.post(stripped.as_bytes());
         assert_eq!(status, 200, "{body}");
         let note = Note::parse(&storage.bytes("checkpoint").unwrap()).unwrap();
         let line = cosignature::accept(&note, &witness.cosigner, &body).unwrap();

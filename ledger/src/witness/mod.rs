@@ -191,9 +191,17 @@ impl Witness {
             return Ok(Answer::Inconsistent);
         }
         let line = self.key.cosign(note.text(), now_s);
-        if since.is_none() || new.size != old.size {
-            let kept =
-                format!("{}\n{}{line}", note.text(), self.lines_of_the_log(&request, &checkpoint.origin));
+        let brought = self.lines_of_the_log(request.note, &checkpoint.origin);
+        let mut lines = match since.filter(|_| new.size == old.size) {
+            Some(known) => self.lines_of_the_log(&known, &checkpoint.origin),
+            None => Vec::new(),
+        };
+        // Somebody who carried it before may have left out lines, or added false ones: the true ones are welcome still.
+        if lines.is_empty() || brought.iter().any(|line| !lines.contains(line)) {
+            lines.retain(|line| !brought.contains(line));
+            let note = |lines: &[String]| format!("{}\n{}{line}", note.text(), lines.concat());
+            let all = note(&[brought.clone(), lines].concat());
+            let kept = if all.len() > NOTE_BYTES_MAX { note(&brought) } else { all };
             if kept.len() > NOTE_BYTES_MAX {
                 return Ok(Answer::Malformed("checkpoint is too long"));
             }
@@ -237,8 +245,8 @@ impl Witness {
 
     /// The signature lines under the log's own names: its key's, and its epoch's, which our verifier wants too.
     /// Whoever replays a checkpoint can add any others, also false ones under the witness's own name.
-    fn lines_of_the_log(&self, request: &Request<'_>, origin: &Origin) -> String {
-        let text = String::from_utf8_lossy(request.note);
+    fn lines_of_the_log(&self, note: &[u8], origin: &Origin) -> Vec<String> {
+        let text = String::from_utf8_lossy(note);
         let lines = text.split_once("\n\n").map_or("", |(_, lines)| lines);
         let is_the_logs = |line: &&str| {
             let name = line.split(' ').nth(1).unwrap_or_default();
@@ -247,7 +255,7 @@ impl Witness {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             below && name != self.cosigner.name().as_str()
         };
-        lines.split_terminator('\n').filter(is_the_logs).fold(String::new(), |all, line| all + line + "\n")
+        lines.split_terminator('\n').filter(is_the_logs).map(|line| format!("{line}\n")).collect()
     }
 
     fn keep_evidence(&self, note: &[u8]) -> io::Result<()> {
