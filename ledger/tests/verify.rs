@@ -250,3 +250,50 @@ fn sessions_that_a_crash_left_open_are_there_to_be_closed() {
     writer.close(3).unwrap();
     assert_eq!(judge(&storage, &pinned(&storage)).sessions_open, 0);
 }
+
+#[test]
+fn lines_that_others_add_to_a_note_change_nothing_and_a_lost_one_is_no_tampering() {
+    let storage = written(9);
+    let pins = pinned(&storage);
+    let note = String::from_utf8(pins.checkpoints[0].1.clone()).unwrap();
+    let (text, lines) = note.split_once("\n\n").unwrap();
+    let added = format!("{text}\n\n\u{2014} test.example/ledger/epoch/9 AAAAAAAA\n{lines}");
+    storage.set_bytes("checkpoint", added.as_bytes());
+    let bring = |note: &str| Options {
+        checkpoints: vec![("brought".to_owned(), note.as_bytes().to_vec())],
+        ..pins.clone()
+    };
+    let report = judge(&storage, &bring(&added));
+    assert_eq!(report.verdict, Verdict::Verified, "{:?}", report.problems);
+    // Without its epoch's line it is worth nothing, and says nothing against the ledger.
+    let (stripped, _) = note.split_once("\u{2014} test.example/ledger/epoch/").unwrap();
+    let report = judge(&storage, &bring(stripped));
+    assert_eq!((report.verdict, report.anchor), (Verdict::Unanchored, None), "{:?}", report.problems);
+    assert!(report.notes.iter().any(|note| note.contains("not usable")), "{:?}", report.notes);
+    // With another root it does.
+    let other =
+        note.replacen(note.lines().nth(2).unwrap(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 1);
+    assert_eq!(judge(&storage, &bring(&other)).verdict, Verdict::Tampered);
+}
+
+#[test]
+fn a_changed_byte_at_the_end_of_a_live_ledger_is_not_taken_for_a_write() {
+    let storage = written(3);
+    let pins = pinned(&storage);
+    let _writer = storage.lock().unwrap();
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Verified);
+    let last = storage.names().into_iter().rfind(|name| name.starts_with("segments/")).unwrap();
+    let good = storage.bytes(&last).unwrap();
+    let frame = (0..good.len()).step_by(4096).rfind(|at| good[*at..].starts_with(b"GBFRAME1")).unwrap();
+    let mut bad = good.clone();
+    bad[frame + 100] ^= 1;
+    storage.set_bytes(&last, &bad);
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+    // What looks like a write that goes on is none of which the best can be said.
+    let mut half = good.clone();
+    half.extend_from_slice(&good[frame..frame + 60]);
+    half.resize(good.len() + 4096, 0);
+    storage.set_bytes(&last, &half);
+    let report = judge(&storage, &pins);
+    assert_eq!(report.verdict, Verdict::Unanchored, "{:?}", report.problems);
+}

@@ -45,7 +45,8 @@ pub(super) fn claims(
             Ok(note) => {
                 let (size, root, source) =
                     (note.unverified().size, note.unverified().root, source.to_owned());
-                let epoch = note.epoch();
+                // Which epoch signed it is told by the entries: a note may carry anybody's lines.
+                let epoch = None;
                 claims.push(Claim { source, size, root, chain: None, epoch, note: Some(note), brought });
             }
             Err(why) => findings.add(false, Some(source.to_owned()), None, None, why.to_string()),

@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::claims::Claim;
 use super::earlier::Earlier;
 use super::epochs::EpochKeys;
 use super::part::{Part, Redaction, Snapshot};
 use super::report::{Anchor, Court};
-use crate::checkpoint::{BadNote, Vkey};
+use crate::checkpoint::{BadNote, Note, Vkey};
 use crate::entry::Kind;
 use crate::epoch::Epoch;
 use crate::hash::Digest;
@@ -93,6 +92,7 @@ impl Joined {
         joined.resumed = footer.next_seq;
         joined.sessions = footer.sessions;
         joined.authorities = vec![(0, footer.authority)];
+        joined.ends_ns = footer.latest_ns;
         joined.latest_ns = if footer.ends_epoch { epoch.since_ns } else { footer.latest_ns };
         joined.epoch = Some(epoch);
         Some(joined)
@@ -106,6 +106,7 @@ impl Joined {
         }
         court.segments += 1;
         court.frames += part.frames;
+        court.unsettled |= part.unsettled;
         if let Some(header) = &part.header {
             let number = header.number == part.number && header.genesis == self.genesis;
             let follows =
@@ -231,7 +232,8 @@ impl Joined {
     }
 
     fn leave_epoch(&mut self, part: &Part) {
-        self.ends_ns = part.latest_ns;
+        // A segment without entries says nothing of when the ledger ends.
+        self.ends_ns = part.ends_ns.unwrap_or(self.ends_ns);
         if let Some((_, next)) = part.seal {
             self.enter(next);
         } else if part.header.is_none() && part.frames > 0 {
@@ -300,18 +302,23 @@ impl Joined {
         }
     }
 
-    /// Whether a note is signed by the keys that were in force.
-    fn check_note(&self, claim: &Claim, epochs: &EpochKeys) -> Result<(), BadNote> {
-        let Some(note) = &claim.note else { return Ok(()) };
-        let mut keys = vec![Vkey::log(&self.origin, self.authority_at(claim.size).log.key)];
-        let epoch = claim.epoch.ok_or(BadNote("no epoch's key signed it"))?;
-        match epochs.key(epoch) {
-            Some(key) => keys.push(Vkey::epoch(&self.origin, epoch, key)),
-            // It is from beyond the end of what is here, which is told as that.
-            None if claim.size > self.next_seq => {}
-            None => return Err(BadNote("it is signed by an epoch that is not there")),
+    /// Whether a note is signed by the keys that were in force: the log key, and the key of its last entry's epoch.
+    fn check_note(&self, note: &Note, epochs: &EpochKeys) -> Result<(), BadNote> {
+        let size = note.unverified().size;
+        let signed = |epoch| {
+            epochs.key(epoch).is_some_and(|key| note.is_signed_by(&Vkey::epoch(&self.origin, epoch, key)))
+        };
+        let by_epoch = match self.reached.get(&size) {
+            Some(reached) => signed(reached.epoch),
+            // Beyond the end of what is here it may be of an epoch that is not, which is told as that.
+            None => note
+                .epochs()
+                .any(|epoch| signed(epoch) || size > self.next_seq && epochs.key(epoch).is_none()),
+        };
+        if !by_epoch {
+            return Err(BadNote("the key of its epoch did not sign it"));
         }
-        note.verify(&keys).map(drop)
+        note.verify(&[Vkey::log(&self.origin, self.authority_at(size).log.key)]).map(drop)
     }
 
     /// Compares what was signed with what is there.
@@ -324,8 +331,14 @@ impl Joined {
                 court.findings.notes.push(note);
                 continue;
             }
-            if let Err(why) = self.check_note(&claim, epochs) {
-                court.tampered(source, None, None, why.to_string());
+            if let Some(Err(why)) = claim.note.as_ref().map(|note| self.check_note(note, epochs)) {
+                let agrees = self.reached.get(&claim.size).is_some_and(|here| here.root == Some(claim.root));
+                if claim.brought && agrees {
+                    // Whoever carried it may have lost or garbled a line; what it says is so, and it proves nothing.
+                    court.findings.notes.push(format!("{} is not usable: {why}", claim.source));
+                } else {
+                    court.tampered(source, None, None, why.to_string());
+                }
                 continue;
             }
             if claim.size > self.next_seq {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -20,6 +21,9 @@ use crate::storage::{Mode, Storage};
 
 /// How much of a segment each worker reads at a time.
 const READ_AHEAD: usize = 1024 * 1024;
+/// How often, and how long apart, the end of a live ledger is looked at until it is taken for what it looks like.
+const LOOKS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the workers share.
 pub(super) struct Bench<'a> {
@@ -117,6 +121,7 @@ impl Bench<'_> {
                     {
                         part.unfinished_payloads(self.live, problems);
                     }
+                    retries = 0;
                     let now = reader.offset();
                     meter.add(now - seen, entries);
                     seen = now;
@@ -144,15 +149,16 @@ impl Bench<'_> {
                 }
                 Step::Damaged { offset, why, torn } => (offset, why, torn),
             };
-            if self.live && is_last && retries < 20 {
-                // The writer may be in the middle of this very frame.
+            if self.live && is_last && retries < LOOKS {
+                // The writer may be in the middle of this very frame: no write takes as long as all these looks.
                 retries += 1;
+                std::thread::sleep(PAUSE);
                 reader.refresh()?;
                 continue;
             }
             reader.seek(offset);
             let goes_on = reader.find_next()?;
-            if is_last && !goes_on && (torn || self.live) {
+            if is_last && !goes_on && torn {
                 let length = reader.data_end(offset)? - offset;
                 part.unfinished(self.live, offset, length);
                 break;

@@ -42,6 +42,10 @@ pub(super) struct Part {
     pub(super) key: Option<PublicKey>,
     /// The latest time of its entries; when its epoch began, where it has none.
     pub(super) latest_ns: u64,
+    /// The last entry's time; none where it has no entry.
+    pub(super) ends_ns: Option<u64>,
+    /// Whether its end was being written all the while.
+    pub(super) unsettled: bool,
     /// The number of its epoch's seal, and the epoch that it leads to.
     pub(super) seal: Option<(u64, Epoch)>,
     /// The root key's orders: number and time of the entry, and the order.
@@ -96,6 +100,8 @@ impl Part {
             frames: 0,
             key: None,
             latest_ns: 0,
+            ends_ns: None,
+            unsettled: false,
             seal: None,
             orders: Vec::new(),
             zeroed: Vec::new(),
@@ -110,6 +116,7 @@ impl Part {
     }
 
     pub(super) fn unfinished(&mut self, live: bool, offset: u64, length: u64) {
+        self.unsettled |= live;
         if live {
             self.findings.notes.push(format!("{length} bytes at the end are being written"));
         } else {
@@ -126,6 +133,7 @@ impl Part {
         for problem in &mut self.findings.problems[since..] {
             problem.missing |= problem.what == PAYLOAD_DIFFERS;
         }
+        self.unsettled |= live;
         if live {
             self.findings.problems.retain(|problem| !problem.missing);
             self.findings.notes.push("payloads at the end are being written".to_owned());
@@ -221,6 +229,7 @@ impl Part {
             self.problem(offset, Some(self.next_seq), "entry is older than its epoch");
         }
         self.latest_ns = self.latest_ns.max(header.time_ns);
+        self.ends_ns = Some(header.time_ns);
         let leaf = leaf(entry.bytes);
         if header.session != 0 {
             if let Err(why) = self.session(entry, leaf) {

@@ -156,6 +156,8 @@ pub(super) struct Court {
     /// The log key in force at the end.
     pub(super) key: Option<Vkey>,
     pub(super) key_pinned: bool,
+    /// Whether the end was being written all the while, so that it could not be checked.
+    pub(super) unsettled: bool,
     /// Whether something that the pinned key signed agrees with what is here.
     pub(super) pin_signed: bool,
     pub(super) resumed: u64,
@@ -206,7 +208,7 @@ impl Court {
             Verdict::Tampered
         } else if !problems.is_empty() {
             Verdict::Incomplete
-        } else if key_pinned && self.anchor.is_some() && self.resumed == 0 {
+        } else if key_pinned && self.anchor.is_some() && self.resumed == 0 && !self.unsettled {
             Verdict::Verified
         } else {
             Verdict::Unanchored
