@@ -210,6 +210,20 @@ pub(super) const KEYS: &[Key] = &[
          auditor a ledger that was cut or rolled back, which the ledger alone cannot.",
     ),
     key_of(
+        "ledger.archive",
+        Takes::Path,
+        Means("every segment stays in `path`"),
+        "A folder outside the ledger, for this ledger alone, that the oldest sealed segments move to once `path` holds more \
+         than `keep_bytes`. Every command still reads them there.",
+    ),
+    key_of(
+        "ledger.keep_bytes",
+        Takes::Size("0B", "1048576GiB"),
+        Is("10GiB"),
+        "How much of the segments stays in `path` where there is an `archive`. The two newest sealed segments that \
+         the checkpoint covers stay anyway, and what is newer.",
+    ),
+    key_of(
         "ledger.free_warn",
         Takes::Percent,
         Is("20%"),

@@ -66,6 +66,10 @@ pub struct LedgerConfig {
     pub checkpoint_interval: Duration,
     /// Where each new checkpoint is copied to, outside `path`.
     pub checkpoint_copies: Vec<PathBuf>,
+    /// Where its old segments go, outside `path`; none for nowhere.
+    pub archive: Option<PathBuf>,
+    /// How many bytes of segments stay in `path` where there is an archive.
+    pub keep_bytes: u64,
     /// Warn below this share of free space, in percent.
     pub free_warn: u8,
     /// Warn louder below this share, less than `free_warn`.

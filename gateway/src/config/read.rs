@@ -168,6 +168,7 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
     let (path, keys, origin) = (table.path("path"), table.path("keys"), table.text("origin"));
     let copies = table.paths("checkpoint_copies");
     let interval = table.duration("checkpoint_interval");
+    let (archive, keep_bytes) = (table.path("archive"), table.size("keep_bytes"));
     let (warn, alarm, refuse) =
         (table.percent("free_warn"), table.percent("free_alarm"), table.percent("free_refuse"));
     if let Some(origin) = &origin {
@@ -182,6 +183,17 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
     }
     if let (Some(path), Some(keys)) = (&path, &keys) {
         check_places(table, path, keys, &copies);
+    }
+    if !table.holds("archive") && table.holds("keep_bytes") {
+        table.mistake(
+            table.line_of("keep_bytes"),
+            "keep_bytes does nothing without archive: every segment stays",
+        );
+    }
+    if let (Some(path), Some(archive)) = (&path, &archive)
+        && plain(&archive.value).starts_with(plain(&path.value))
+    {
+        table.mistake(archive.line, "archive must not lie inside path: it shall free its disk");
     }
     if let (Some(warn), Some(alarm), Some(refuse)) = (&warn, &alarm, &refuse)
         && !(warn.value > alarm.value && alarm.value > refuse.value)
@@ -200,6 +212,8 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
         origin: origin?.value,
         checkpoint_interval: interval?.value,
         checkpoint_copies: copies.into_iter().map(|copy| copy.value).collect(),
+        archive: archive.map(|archive| archive.value),
+        keep_bytes: keep_bytes?.value,
         free_warn: warn?.value,
         free_alarm: alarm?.value,
         free_refuse: refuse?.value,

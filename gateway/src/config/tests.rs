@@ -95,6 +95,8 @@ keys = "signing"
 origin = "gw.example/ledger"
 checkpoint_interval = "5s"
 checkpoint_copies = ["copy.checkpoint"]
+archive = "cold"
+keep_bytes = "3GiB"
 free_warn = "30%"
 free_alarm = "15%"
 free_refuse = "7%"
@@ -176,6 +178,8 @@ fn every_key_reaches_the_configuration() {
             origin: "gw.example/ledger".into(),
             checkpoint_interval: Duration::from_secs(5),
             checkpoint_copies: vec![folder.path("copy.checkpoint")],
+            archive: Some(folder.path("cold")),
+            keep_bytes: 3 << 30,
             free_warn: 30,
             free_alarm: 15,
             free_refuse: 7,
@@ -630,6 +634,8 @@ fn the_ledgers_keys_and_copies_stay_out_of_it() {
     let folder = Folder::new();
     let ledger = |more: &str| format!("[ledger]\npath = \"ledger\"\norigin = \"o\"\n{more}\n");
     folder.expect(&ledger("keys = \"x/../ledger/keys\""), &[(4, "keys must not lie inside path")]);
+    folder.expect(&ledger("archive = \"./ledger/cold\""), &[(4, "archive must not lie inside path")]);
+    folder.expect(&ledger("keep_bytes = \"1GiB\""), &[(4, "keep_bytes does nothing without archive")]);
     folder.expect(
         &ledger("checkpoint_copies = [\n\"none/copy\",\n\"ledger/copy\",\n\"policies\"]"),
         &[

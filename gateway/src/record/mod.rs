@@ -8,6 +8,7 @@
 
 mod book;
 mod thread;
+mod upkeep;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -275,7 +276,10 @@ impl Recorder {
     pub(crate) fn start(config: &LedgerConfig) -> Result<(Recorder, Found), StartError> {
         let directory = Directory::create(&config.path)
             .map_err(|error| StartError::System { path: config.path.clone(), error })?;
-        Recorder::over(config, Arc::new(directory))
+        let (recorder, found) = Recorder::over(config, Arc::new(directory))?;
+        upkeep::start(config, recorder.shared.clone())
+            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
+        Ok((recorder, found))
     }
 
     /// The same over any storage.

@@ -1,19 +1,16 @@
 //! The writer's thread, and how it opens the ledger: the first time, and again after a failure.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use gatebook_ledger::event;
-use gatebook_ledger::reader;
 use gatebook_ledger::{Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
 use gatebook_wire::protocol::EndReason;
 
-use super::{Item, Shared, Slot, StartError, now_ns};
+use super::{Item, Shared, Slot, StartError, now_ns, upkeep};
 use crate::config::LedgerConfig;
 use crate::session::{Signal, Ticket};
 
@@ -73,7 +70,8 @@ impl Opener {
             found.entries = recovery.entries;
             found.abandoned = recovery.open_sessions.len();
             found.cut = recovery.cut.is_some();
-            found.revoked = self.revoked().map_err(|error| failed(error.into()))?;
+            found.revoked =
+                upkeep::revoked(path, self.storage.as_ref()).map_err(|error| failed(error.into()))?;
             writer
         } else {
             let origin = Origin::new(&self.config.origin)
@@ -115,36 +113,6 @@ impl Opener {
     /// Gives the room up.
     fn release_reserve(&self) {
         let _ = std::fs::remove_file(self.config.path.join(RESERVE));
-    }
-
-    /// The principals that were revoked: the ledger is the only store of that. An error where it cannot be read whole: nobody comes back in because
-    /// a byte was flipped.
-    fn revoked(&self) -> std::io::Result<HashSet<String>> {
-        let mut revoked = HashSet::new();
-        let mut unread = None;
-        reader::visit(self.storage.as_ref(), None, |item| {
-            match item {
-                reader::Item::Entry { entry, payload, .. } if entry.header.kind == event::REVOCATION => {
-                    match event::decode(entry.header.kind, entry.body, payload) {
-                        Ok(event::Decoded::Revocation(Some(payload))) => {
-                            revoked.extend(payload.principal.map(Cow::into_owned));
-                        }
-                        _ => {
-                            unread = Some(format!("entry {}, a revocation, cannot be read", entry.header.seq))
-                        }
-                    }
-                }
-                reader::Item::Entry { .. } => {}
-                reader::Item::Broken { .. } => unread = Some("a part of it is damaged".to_owned()),
-            }
-            if unread.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        match unread {
-            Some(what) => Err(std::io::Error::other(format!(
-                "{what}, so who was revoked is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
-            ))),
-            None => Ok(revoked),
-        }
     }
 
     /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.

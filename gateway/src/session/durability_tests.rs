@@ -122,6 +122,8 @@ impl Stage {
             origin: "test.example/ledger".into(),
             checkpoint_interval: Duration::from_secs(3600),
             checkpoint_copies: Vec::new(),
+            archive: None,
+            keep_bytes: 0,
             free_warn: 3,
             free_alarm: 2,
             free_refuse: 1,
