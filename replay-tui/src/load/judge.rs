@@ -173,8 +173,8 @@ pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) ->
     let root = proof::root_from_inclusion(seq, checkpoint.size, leaf, &path);
     let pinned = match &pins.key {
         None => "signed by the ledger's own keys; none is pinned",
-        Some(key) if *key == manifest.vkey() => "signed by the key that you pinned",
-        Some(_) => return Err("the key that you pinned is not this ledger's".to_owned()),
+        Some(key) if note.is_signed_by(key) => "signed by the key that you pinned",
+        Some(_) => return Err("the key that you pinned did not sign the checkpoint".to_owned()),
     };
     let mut facts = vec![("leaf".to_owned(), leaf.to_string())];
     for (height, hash) in path.iter().enumerate() {
@@ -187,4 +187,42 @@ pub(super) fn prove(storage: &Directory, pins: &Pins, seq: u64, leaf: Digest) ->
     facts.push(("checkpoint".to_owned(), format!("{} · {}", grouped(checkpoint.size), checkpoint.origin)));
     facts.push(("signature".to_owned(), pinned.to_owned()));
     Ok(Proof { facts, holds: root == Some(checkpoint.root) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gatebook_ledger::orders::{Cause, Change, Order};
+    use gatebook_ledger::signature::Role;
+    use gatebook_ledger::{Keys as _, Limits, MemoryKeys, Origin, SystemSalts, Writer};
+
+    use super::*;
+
+    #[test]
+    fn a_proof_names_the_pinned_key_only_where_that_signed_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::new("gw1.corp.example/ledger").unwrap();
+        let mut keys = MemoryKeys::new(Some(&[1; 32]), &[2; 32], &[3; 32]);
+        let place = || Arc::new(Directory::create(folder.path()).unwrap());
+        let salts = || Box::new(SystemSalts::default());
+        let boxed = |keys: &MemoryKeys| Box::new(keys.clone());
+        let limits = Limits { segment_bytes: 256 * 1024, fill_bytes: 64 * 1024, ..Limits::default() };
+        let writer = Writer::create(place(), &origin, boxed(&keys), salts(), limits, 1).unwrap();
+        writer.close(2).unwrap();
+        let log_key = keys.draw(Role::Log(1)).unwrap();
+        let change = Change { number: 1, cause: Cause::Revoked, overlap_s: 0, log_key };
+        let order = Order::sign(&origin, change, &keys, Role::Root(0), None).unwrap();
+        keys.bring_order(1, &order.body());
+        let first = reader::manifest(place().as_ref()).unwrap().vkey();
+        let (writer, _) = Writer::open(place(), boxed(&keys), salts(), limits, 3).unwrap();
+        writer.close(4).unwrap();
+        let proven = |key: Vkey| {
+            let pins = Pins { key: Some(key), ..Pins::default() };
+            prove(&place(), &pins, 0, Digest([0; 32])).map(|proof| proof.facts)
+        };
+        assert!(proven(first).unwrap_err().contains("did not sign"));
+        let facts = proven(Vkey::log(&origin, log_key)).unwrap();
+        assert!(facts.iter().any(|(_, fact)| fact == "signed by the key that you pinned"), "{facts:?}");
+    }
 }
