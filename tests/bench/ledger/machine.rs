@@ -15,13 +15,6 @@ pub(crate) fn processor_time() -> Duration {
     Duration::from_millis(10 * ticks)
 }
 
-/// Processor time of this thread so far, to the nanosecond.
-pub(crate) fn thread_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let ns = stat.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0);
-    Duration::from_nanos(ns)
-}
-
 /// The most memory that this process ever had, in KiB.
 pub(crate) fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! Durable appends in turns with a bare file that writes and syncs the same bytes, verification on one thread and on all,
 //! memory at two lengths, an index opened and asked. What a newcomer gets wrong: on a machine that does other things too,
-//! wall-clock says little. Each figure has processor time beside it; each measurement of memory is a process of its own.
+//! wall-clock says little. Look at the lower percentiles and at processor time; each measurement of memory is a process of its own.
 #![forbid(unsafe_code)]
 
 mod append;
