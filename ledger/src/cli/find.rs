@@ -21,7 +21,7 @@ const BUSY_WAITS_MAX: u32 = 30;
 
 /// Finds entries; one that fits all that is given is shown.
 ///
-/// Through the index where there is one, else by reading everything. Exits 0 where something was found, 1 where nothing was,
+/// By reading everything, or through the index where that is asked for. Exits 0 where something was found, 1 where nothing was,
 /// and 1 too where something cannot be read.
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Of this kind, as `show` names it: `session.opened`, `command`, `revocation`, ….
     #[arg(long, value_parser = parse_kind)]
     kind: Option<Kind>,
+    /// Ask the index: quick, and only as good as the index, which verification does not cover.
+    #[arg(long)]
+    index: bool,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -59,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
         until_ns: arguments.until,
         kind: arguments.kind,
     };
-    let shown = show(&arguments.dir, &query, arguments.json)?;
+    let shown = show(&arguments.dir, &query, arguments.index, arguments.json)?;
     Ok(u8::from(shown.broken || shown.entries == 0))
 }
 

@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     dir: PathBuf,
     /// A session's number.
     session: Option<u64>,
+    /// Ask the index: quick, and only as good as the index, which verification does not cover.
+    #[arg(long)]
+    index: bool,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -29,7 +32,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     let query = Query { session: arguments.session, ..Query::default() };
-    let shown = show(&arguments.dir, &query, arguments.json)?;
+    let shown = show(&arguments.dir, &query, arguments.index, arguments.json)?;
     match arguments.session {
         Some(session) if shown.entries == 0 => Err(io::Error::new(
             io::ErrorKind::NotFound,
@@ -48,10 +51,12 @@ pub(crate) struct Shown {
 }
 
 /// Shows the entries that fit, one a line.
-pub(crate) fn show(dir: &Path, query: &Query, as_json: bool) -> io::Result<Shown> {
+pub(crate) fn show(dir: &Path, query: &Query, indexed: bool, as_json: bool) -> io::Result<Shown> {
     let storage = open(dir)?;
-    // An index that is no help to a question about everything is not opened for one.
-    let index = if *query == Query::default() { None } else { index_of(dir, &storage) };
+    // Whoever delivers a ledger may deliver an index that hides entries, and to open one writes to it. So it is asked for;
+    // and one that is no help to a question about everything is not opened for one.
+    let indexed = indexed && *query != Query::default();
+    let index = if indexed { index_of(dir, &storage) } else { None };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let (mut failed, mut shown) = (None, Shown { entries: 0, broken: false });
     let distrusted = find(&storage, index.as_ref(), event::words, query, |item| {
@@ -87,6 +92,9 @@ pub(crate) fn show(dir: &Path, query: &Query, as_json: bool) -> io::Result<Shown
         return Err(error);
     }
     out.flush()?;
+    if index.is_some() && distrusted.is_none() {
+        eprintln!("gatebook-ledger: answered from the index, which verification does not cover");
+    }
     if let Some(why) = distrusted {
         let why = line(&why);
         eprintln!("gatebook-ledger: {why}, so everything was read; `gatebook-ledger rebuild-index` mends it");
