@@ -16,6 +16,9 @@ use crate::postgres::{
 use crate::wire::Client;
 use crate::{Authority, Child, Issuer, Ledger, Postgres};
 
+/// Where a ledger lies in the machine's own temporary folder, how full that is says nothing about the test.
+const SPACE: &str = "free_warn = \"3%\"\nfree_alarm = \"2%\"\nfree_refuse = \"1%\"";
+
 /// The resource's name.
 pub const RESOURCE: &str = "orders-db";
 
@@ -176,6 +179,7 @@ certificate = {{ chain = "server.crt", key = "server.key" }}
 [ledger]
 path = "{ledger}"
 origin = "test.gatebook.example/ledger"
+{space}
 
 [[identity.issuer]]
 name = "idp"
@@ -196,6 +200,7 @@ catalog_role = "{CATALOG}"
 {resource}
 {top}"#,
             ledger = ledger.display(),
+            space = if self.ledger.is_some() { "" } else { SPACE },
             issuer = self.issuer.url(),
             port = upstream.port(),
             listen = self.listen,
