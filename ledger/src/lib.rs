@@ -9,6 +9,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod bundle;
 pub mod checkpoint;
 pub mod doctor;
 pub mod entry;

@@ -90,6 +90,7 @@ fn a_made_up_order_does_not_lead_from_a_pinned_key_to_the_forgers() {
         key: Some(Vkey::log(&origin(), pretender.named)),
         checkpoints: vec![("brought".to_owned(), storage.bytes("checkpoint").unwrap())],
         threads: 2,
+        ..Options::default()
     };
     let report = judge(&storage, &options);
     assert_eq!((report.verdict, report.key_pinned), (Verdict::Unanchored, false), "{:?}", report.problems);

@@ -89,7 +89,12 @@ struct Outcome {
 
 fn exit(place: &Memory, book: &Book) -> &'static str {
     let checkpoints = book.checkpoint.iter().map(|note| ("kept".to_owned(), note.clone())).collect();
-    let options = gatebook_ledger::verify::Options { key: book.key.clone(), checkpoints, threads: 1 };
+    let options = gatebook_ledger::verify::Options {
+        key: book.key.clone(),
+        checkpoints,
+        threads: 1,
+        ..Default::default()
+    };
     match verify(place, &options, &|_| {}).map(|report| report.verdict) {
         Ok(Verdict::Verified) => "0 verified",
         Ok(Verdict::Tampered) => "1 tampered",

@@ -39,6 +39,9 @@ struct PinArguments {
     /// A checkpoint that was kept outside of the ledger; may be given several times
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// A witness's verifier key, or a file that holds it: it must have cosigned; may be given several times
+    #[arg(long, value_name = "VKEY")]
+    witness: Vec<String>,
 }
 
 #[derive(Subcommand)]
@@ -126,6 +129,6 @@ fn act(arguments: Arguments) -> Result<u8, Box<dyn std::error::Error>> {
 
 impl PinArguments {
     fn read(self) -> Result<Pins, Box<dyn std::error::Error>> {
-        Ok(Pins::read(self.key.as_deref(), &self.checkpoint)?)
+        Ok(Pins::read(self.key.as_deref(), &self.checkpoint)?.with_witnesses(&self.witness)?)
     }
 }

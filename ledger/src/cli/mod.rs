@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatebook_ledger::checkpoint::{NOTE_BYTES_MAX, Vkey};
+use gatebook_ledger::witness::Cosigner;
 use gatebook_ledger::{Directory, reader};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -39,6 +41,15 @@ pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A verifier key of a witness, given to `option` as itself or as the name of a file.
+pub(crate) fn read_witness(option: &str, given: &str) -> io::Result<Cosigner> {
+    if let Ok(key) = given.parse() {
+        return Ok(key);
+    }
+    let bad = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {error}"));
+    String::from_utf8_lossy(&read_small(Path::new(given))?).trim().parse().map_err(bad)
+}
+
 /// A verifier key of a log, given to `option` as itself or as the name of a file.
 pub(crate) fn read_key(option: &str, given: &str) -> io::Result<Vkey> {
     if let Ok(key) = given.parse() {
@@ -46,6 +57,18 @@ pub(crate) fn read_key(option: &str, given: &str) -> io::Result<Vkey> {
     }
     let bad = |error| io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {error}"));
     String::from_utf8_lossy(&read_small(Path::new(given))?).trim().parse().map_err(bad)
+}
+
+/// How long ago a time was, for people: the largest unit, rounded down.
+pub(crate) fn age(time_ns: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = now.as_secs().saturating_sub(time_ns / 1_000_000_000);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// A time for people: RFC 3339, UTC.

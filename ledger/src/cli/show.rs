@@ -114,7 +114,8 @@ fn show_line(out: &mut impl Write, entry: &Entry<'_>, payload: Option<&[u8]>) ->
     writeln!(out, "{:>8}  {}  {session:>8}  {name:<16} {}", header.seq, instant(header.time_ns), line(&words))
 }
 
-fn show_json(
+/// One entry as a JSON object.
+pub(super) fn show_json(
     out: &mut impl Write,
     place: Place,
     entry: &Entry<'_>,

@@ -7,15 +7,15 @@ use clap::Args;
 use gatebook_ledger::text::{self, line};
 use gatebook_ledger::verify::{Earlier, Options, Problem, Progress, Report, Verdict, resume, verify};
 
-use super::{instant, open, read_key, read_small};
+use super::{age, instant, open, read_key, read_small, read_witness};
 
 /// Reads every byte and says whether anything was changed or is missing.
 ///
-/// Exits 0 when verified under a pinned key and anchored by a checkpoint kept elsewhere, 1 when tampered with, 2 when
+/// Exits 0 when verified under a pinned key and anchored by a checkpoint kept elsewhere or by each pinned witness, 1 when tampered with, 2 when
 /// something is missing, 3 when it cannot be read, 4 when nothing is wrong but no key is pinned or nothing anchors it.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The ledger's directory, or an export.
+    /// The ledger's directory, an export, or a bundle of a part of one.
     dir: PathBuf,
     /// The pinned verifier key, or a file that holds it. Take it from a place that the ledger's machine cannot write.
     #[arg(long, value_name = "VKEY|FILE")]
@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// A checkpoint that was kept outside the ledger's directory; may be given again.
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
+    /// A witness's verifier key, or a file that holds it: it must have cosigned a checkpoint that is here; may be given again.
+    #[arg(long, value_name = "VKEY|FILE")]
+    witness: Vec<String>,
     /// How many threads; as many as there are cores by default.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -38,7 +41,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> io::Result<u8> {
     let storage = open(&arguments.dir)?;
     let key = arguments.key.as_deref().map(|key| read_key("--key", key)).transpose()?;
-    let mut options = Options { key, checkpoints: Vec::new(), threads: arguments.threads };
+    let witnesses =
+        arguments.witness.iter().map(|key| read_witness("--witness", key)).collect::<io::Result<_>>()?;
+    let mut options = Options { key, checkpoints: Vec::new(), witnesses, threads: arguments.threads };
     for path in &arguments.checkpoint {
         let bytes = read_small(path)?;
         options.checkpoints.push((path.display().to_string(), bytes));
@@ -115,10 +120,11 @@ fn print_report(out: &mut impl Write, report: &Report, seconds: f64) -> io::Resu
     match &report.anchor {
         Some(anchor) => writeln!(
             out,
-            "✔ anchored  {} at {}, signed {}; {} entries are newer than any anchor",
+            "✔ anchored  {} at {}, signed {}, {} ago; {} entries are newer than any anchor",
             line(&anchor.source),
             anchor.size,
             instant(anchor.time_ns),
+            age(anchor.time_ns),
             report.entries_after_anchor
         )?,
         None => writeln!(out, "– anchored  by nothing")?,

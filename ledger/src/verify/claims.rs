@@ -9,6 +9,7 @@ use crate::hash::Digest;
 use crate::manifest::Manifest;
 use crate::state::{self, Slots};
 use crate::storage::{Mode, Storage, read};
+use crate::witness::kept::COSIGNED;
 use crate::writer::CHECKPOINT;
 
 /// A size and root that somebody signed.
@@ -57,6 +58,10 @@ pub(super) fn claims(
             findings.notes.push("nothing is published here: no checkpoint, no tiles".to_owned());
         }
         Err(error) => return Err(error),
+    }
+    for name in storage.list(COSIGNED)?.iter().filter(|name| !name.ends_with(".new")) {
+        let source = format!("{COSIGNED}/{name}");
+        take(&source, &read(storage, &source, NOTE_BYTES_MAX)?, false, findings);
     }
     for (source, bytes) in &options.checkpoints {
         take(source, bytes, true, findings);

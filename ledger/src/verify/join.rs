@@ -368,9 +368,10 @@ impl Joined {
             }
             let signed = claim.note.as_ref().zip(pinned).is_some_and(|(note, key)| note.is_signed_by(key));
             court.pin_signed |= signed;
-            if claim.brought && court.anchor.as_ref().is_none_or(|anchor| anchor.size < claim.size) {
-                court.anchor = Some(Anchor { source: claim.source, size: claim.size, time_ns: *time_ns });
+            if claim.brought {
+                court.anchored(Anchor { source: claim.source.clone(), size: claim.size, time_ns: *time_ns });
             }
+            court.agreeing.extend(claim.note.map(|note| (claim.source, note)));
         }
     }
 }

@@ -6,14 +6,17 @@
 //! end, or be an older copy. Only a checkpoint that was kept elsewhere tells, so without one, and without a
 //! pinned key, the verdict is never the best one.
 
+mod bundle;
 mod claims;
 mod earlier;
 mod epochs;
 mod join;
 mod parallel;
 mod part;
+mod range;
 mod report;
 mod tiles;
+mod witnesses;
 
 use std::io;
 
@@ -26,11 +29,14 @@ use self::join::Joined;
 use self::parallel::Bench;
 use self::report::Court;
 use self::tiles::check_tiles;
+use crate::bundle::Part;
 use crate::checkpoint::Vkey;
 use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::merkle::Range;
+use crate::merkle::proof::Head;
 use crate::segment::name;
 use crate::storage::{Storage, read};
+use crate::witness::Cosigner;
 use crate::writer::CHECKPOINT;
 
 /// What the auditor brings.
@@ -40,6 +46,8 @@ pub struct Options {
     pub key: Option<Vkey>,
     /// Checkpoints that were kept outside the ledger's directory: a name for each, and its bytes.
     pub checkpoints: Vec<(String, Vec<u8>)>,
+    /// Witnesses that were pinned: each must have cosigned a checkpoint that is here.
+    pub witnesses: Vec<Cosigner>,
     /// How many threads; 0 for as many as there are cores.
     pub threads: usize,
 }
@@ -86,6 +94,20 @@ fn verify_from(
     earlier: Option<&Earlier>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> io::Result<Report> {
+    let cover = match crate::bundle::cover(storage) {
+        Ok(cover) => cover,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let mut court = Court::default();
+            court.tampered(Some(crate::bundle::COVER.to_owned()), None, None, error.to_string());
+            return Ok(court.report(None, options));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(cover) = &cover
+        && cover.part != Part::Ledger
+    {
+        return bundle::judge(storage, cover, options);
+    }
     let mut court = Court::default();
     let text = read(storage, manifest::NAME, MANIFEST_BYTES_MAX)?;
     let manifest = match Manifest::parse(&text) {
@@ -128,11 +150,18 @@ fn verify_from(
     })?;
     if let Some(claim) = court.claims.iter().find(|claim| claim.source == CHECKPOINT).cloned() {
         court.published = Some(claim.size);
-        check_tiles(storage, &claim, live, options.threads, &mut court.findings)?;
+        let bundled = (!storage.list("tile/entries")?.is_empty()).then_some(0..=u64::MAX);
+        let head = Head { size: claim.size, root: claim.root };
+        check_tiles(storage, head, bundled, live, options.threads, &mut court.findings)?;
     }
     joined.judge_redactions(&mut court);
     joined.judge_claims(&epochs, options.key.as_ref(), &mut court);
     joined.judge_pin(options.key.as_ref(), &mut court);
+    let agreeing = std::mem::take(&mut court.agreeing);
+    witnesses::judge(&options.witnesses, &agreeing, &mut court);
+    if let Some(cover) = &cover {
+        bundle::judge_whole(storage, cover, &manifest, &mut court)?;
+    }
     court.entries = joined.next_seq;
     court.root = joined.range.as_ref().and_then(Range::root);
     court.earlier = joined.earlier.take();

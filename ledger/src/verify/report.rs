@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Options;
 use super::claims::Claim;
 use super::earlier::Earlier;
-use crate::checkpoint::Vkey;
+use crate::checkpoint::{Note, Vkey};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
 
@@ -60,14 +60,14 @@ pub struct Problem {
     pub what: String,
 }
 
-/// A checkpoint that was brought, and agrees.
+/// What was kept or seen elsewhere, and agrees: a checkpoint that was brought, or a witness's cosignature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Anchor {
-    /// The name that it was brought under.
+    /// The name that it was brought under, or the witness's.
     pub source: String,
     /// How many entries it covers.
     pub size: u64,
-    /// When it was signed, in nanoseconds since 1970 UTC, as the ledger's clock said.
+    /// When it was signed, in nanoseconds since 1970 UTC, by the ledger's clock or the witness's.
     pub time_ns: u64,
 }
 
@@ -99,7 +99,7 @@ pub struct Report {
     pub redacted: u64,
     /// The root of the tree over all entries, where they could all be read.
     pub root: Option<Digest>,
-    /// The newest checkpoint that was brought and agrees.
+    /// The newest anchor.
     pub anchor: Option<Anchor>,
     /// How many entries are newer than that.
     pub entries_after_anchor: u64,
@@ -162,9 +162,21 @@ pub(super) struct Court {
     pub(super) pin_signed: bool,
     pub(super) resumed: u64,
     pub(super) earlier: Option<Earlier>,
+    /// The notes that agree with what is here.
+    pub(super) agreeing: Vec<(String, Note)>,
+    /// Whether a pinned witness has cosigned none of them.
+    pub(super) unwitnessed: bool,
 }
 
 impl Court {
+    /// Takes an anchor, where it is newer than the one before.
+    pub(super) fn anchored(&mut self, anchor: Anchor) {
+        let place = |anchor: &Anchor| (anchor.size, anchor.time_ns);
+        if self.anchor.as_ref().is_none_or(|before| place(before) < place(&anchor)) {
+            self.anchor = Some(anchor);
+        }
+    }
+
     pub(super) fn tampered(
         &mut self,
         file: Option<String>,
@@ -208,7 +220,12 @@ impl Court {
             Verdict::Tampered
         } else if !problems.is_empty() {
             Verdict::Incomplete
-        } else if key_pinned && self.anchor.is_some() && self.resumed == 0 && !self.unsettled {
+        } else if key_pinned
+            && self.anchor.is_some()
+            && self.resumed == 0
+            && !self.unsettled
+            && !self.unwitnessed
+        {
             Verdict::Verified
         } else {
             Verdict::Unanchored

@@ -4,11 +4,12 @@
 //! of the tree.
 
 use std::io;
+use std::ops::RangeInclusive;
 
-use super::claims::Claim;
 use super::parallel::cores;
 use super::report::Findings;
 use crate::hash::{Digest, leaf};
+use crate::merkle::proof::Head;
 use crate::merkle::{TILE_WIDTH, Tree, root_of, tile_path};
 use crate::storage::{Storage, read};
 
@@ -20,7 +21,8 @@ const TILES_A_THREAD: u64 = 64;
 struct Shelf<'a> {
     storage: &'a dyn Storage,
     live: bool,
-    bundled: bool,
+    /// The entries whose bundles must be there.
+    bundled: Option<RangeInclusive<u64>>,
 }
 
 /// Some tiles of one level: the roots of the full ones, the hashes of a partial one, and what is wrong. Where something
@@ -32,16 +34,17 @@ struct Row {
     findings: Findings,
 }
 
-/// Checks the published tiles against the checkpoint, and bundles of entries, where there are any, against the tiles.
+/// Checks the published tiles against a checkpoint's head, and the bundles that must be there against the tiles.
 pub(super) fn check_tiles(
     storage: &dyn Storage,
-    claim: &Claim,
+    head: Head,
+    bundled: Option<RangeInclusive<u64>>,
     live: bool,
     threads: usize,
     findings: &mut Findings,
 ) -> io::Result<()> {
-    let shelf = Shelf { storage, live, bundled: !storage.list("tile/entries")?.is_empty() };
-    let mut size = claim.size;
+    let shelf = Shelf { storage, live, bundled };
+    let mut size = head.size;
     let mut above: Option<Vec<Digest>> = None;
     let mut partials = Vec::new();
     for level in 0..8 {
@@ -58,7 +61,7 @@ pub(super) fn check_tiles(
         size /= WIDTH;
         above = Some(row.roots);
     }
-    if Tree::from_levels(claim.size, partials).map(|tree| tree.root()) != Some(claim.root) {
+    if Tree::from_levels(head.size, partials).map(|tree| tree.root()) != Some(head.root) {
         let what = "the tiles do not lead to the checkpoint's root".to_owned();
         findings.add(false, Some("tile/0".to_owned()), None, None, what);
     }
@@ -98,7 +101,9 @@ impl Shelf<'_> {
         for index in first..(first + share).min(size.div_ceil(WIDTH)) {
             let width = usize::try_from((size - index * WIDTH).min(WIDTH)).unwrap_or(TILE_WIDTH);
             let Some(hashes) = self.tile(level, index, width, above, &mut row.findings)? else { break };
-            if level == 0 && self.bundled {
+            let (begin, end) = (index * WIDTH, index * WIDTH + width as u64);
+            let wanted = |bundled: &RangeInclusive<u64>| begin <= *bundled.end() && end > *bundled.start();
+            if level == 0 && self.bundled.as_ref().is_some_and(wanted) {
                 check_bundle(self.storage, index, &hashes, &mut row.findings)?;
             }
             if width == TILE_WIDTH {

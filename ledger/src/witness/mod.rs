@@ -6,6 +6,7 @@
 //! remembering the new one must be one step under one lock, or two requests at once roll it back.
 
 pub mod cosignature;
+pub mod kept;
 
 use std::collections::HashMap;
 use std::io;

@@ -111,5 +111,10 @@ pub(crate) fn pinned(storage: &Memory) -> Options {
     let log = gatebook_ledger::standing::authority(storage, &manifest).unwrap().log.key;
     let key = Vkey::log(&manifest.origin, log);
     let checkpoint = storage.bytes("checkpoint").unwrap();
-    Options { key: Some(key), checkpoints: vec![("kept".to_owned(), checkpoint)], threads: 2 }
+    Options {
+        key: Some(key),
+        checkpoints: vec![("kept".to_owned(), checkpoint)],
+        threads: 2,
+        ..Options::default()
+    }
 }

@@ -289,7 +289,12 @@ impl Book {
 
     pub(crate) fn judge(&self, image: &Memory) -> Report {
         let checkpoints = self.checkpoint.iter().map(|note| ("kept".to_owned(), note.clone())).collect();
-        verify(image, &Options { key: self.key.clone(), checkpoints, threads: 1 }, &|_| {}).unwrap()
+        verify(
+            image,
+            &Options { key: self.key.clone(), checkpoints, threads: 1, ..Options::default() },
+            &|_| {},
+        )
+        .unwrap()
     }
 
     /// Reads everything and compares it with what was staged: other bytes are wrong, fewer are not.

@@ -13,6 +13,7 @@ use gatebook_ledger::hash::Digest;
 use gatebook_ledger::merkle::{StoredTiles, proof};
 use gatebook_ledger::storage::{self, Directory};
 use gatebook_ledger::verify::{self, Options, Progress, Report};
+use gatebook_ledger::witness::Cosigner;
 use gatebook_ledger::{reader, standing};
 
 use super::LoadError;
@@ -28,6 +29,7 @@ const HASH_BYTES: usize = 32;
 pub struct Pins {
     key: Option<Vkey>,
     checkpoints: Vec<PathBuf>,
+    witnesses: Vec<Cosigner>,
 }
 
 impl Pins {
@@ -36,10 +38,20 @@ impl Pins {
     /// # Errors
     /// Of the files, or where the key is none.
     pub fn read(key: Option<&str>, checkpoints: &[PathBuf]) -> Result<Self, LoadError> {
-        let pins = Pins { key: key.map(read_key).transpose()?, checkpoints: checkpoints.to_vec() };
+        let key = key.map(read_key).transpose()?;
+        let pins = Pins { key, checkpoints: checkpoints.to_vec(), witnesses: Vec::new() };
         // Files that are not there are the auditor's mistake, and said at once.
         pins.checkpoint_bytes()?;
         Ok(pins)
+    }
+
+    /// With witnesses that must have cosigned, each given as its verifier key or as a file's name.
+    ///
+    /// # Errors
+    /// Of the files, or where a key is none.
+    pub fn with_witnesses(mut self, witnesses: &[String]) -> Result<Self, LoadError> {
+        self.witnesses = witnesses.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// Checkpoints kept elsewhere grow with the ledger, so they are read each time.
@@ -51,13 +63,13 @@ impl Pins {
     }
 }
 
-fn read_key(key: &str) -> Result<Vkey, LoadError> {
-    if let Ok(key) = Vkey::from_str(key.trim()) {
+fn read_key<K: FromStr>(key: &str) -> Result<K, LoadError> {
+    if let Ok(key) = K::from_str(key.trim()) {
         return Ok(key);
     }
     let bytes = read_bounded(Path::new(key), KEY_FILE_BYTES_MAX)?;
     let text = String::from_utf8(bytes).unwrap_or_default();
-    Vkey::from_str(text.trim()).map_err(|_| LoadError::NoKey(key.to_owned()))
+    K::from_str(text.trim()).map_err(|_| LoadError::NoKey(key.to_owned()))
 }
 
 fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
@@ -87,7 +99,12 @@ pub fn exit_code(verdict: &VerdictState) -> u8 {
 /// Verifies a ledger from its first byte; tells on the way how much of it is checked, from 0 to 1.
 pub fn verify(directory: &Path, pins: &Pins, progress: &(dyn Fn(f64) + Sync)) -> VerdictState {
     let verified = Directory::open(directory).and_then(|storage| {
-        let options = Options { key: pins.key.clone(), checkpoints: pins.checkpoint_bytes()?, threads: 0 };
+        let options = Options {
+            key: pins.key.clone(),
+            checkpoints: pins.checkpoint_bytes()?,
+            witnesses: pins.witnesses.clone(),
+            ..Options::default()
+        };
         verify::verify(&storage, &options, &|at: Progress| progress(share(at)))
     });
     match verified {
