@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gatebook_wire::postgres::conversation::CatalogSource;
-use gatebook_wire::sql::{CATALOG_QUERIES, CATALOG_SETUP, Catalog, FINGERPRINT_QUERY};
+use gatebook_wire::sql::{CATALOG_QUERIES, CATALOG_SETUP, Catalog, FINGERPRINT_QUERY, Sensitive};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -26,6 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The catalog of one database, as last seen.
 pub(crate) struct Watched {
     newest: ArcSwap<Catalog>,
+    sensitive: Arc<[Sensitive]>,
     wanted: Notify,
     known: watch::Sender<bool>,
 }
@@ -41,9 +42,10 @@ impl CatalogSource for Watched {
 }
 
 impl Watched {
-    /// A catalog that knows nothing yet; [`Watched::watch`] fills it.
-    pub(crate) fn new() -> Arc<Watched> {
+    /// A catalog that knows nothing yet but which columns are declared sensitive; [`Watched::watch`] fills it.
+    pub(crate) fn new(sensitive: Arc<[Sensitive]>) -> Arc<Watched> {
         Arc::new(Watched {
+            sensitive,
             newest: ArcSwap::from_pointee(Catalog::empty()),
             wanted: Notify::new(),
             known: watch::Sender::new(false),
@@ -54,6 +56,11 @@ impl Watched {
     pub(crate) async fn wait_known(&self, deadline: Duration) {
         let mut known = self.known.subscribe();
         let _ = timeout(deadline, known.wait_for(|known| *known)).await;
+    }
+
+    /// The columns of the database that are declared sensitive.
+    pub(crate) fn sensitive(&self) -> &Arc<[Sensitive]> {
+        &self.sensitive
     }
 
     /// Looks again and again, for as long as the gateway runs.
@@ -110,8 +117,15 @@ impl Watched {
             answers.push(connected.query(query.sql, query.rows_max).await?);
         }
         connected.query("COMMIT", 0).await?;
-        let catalog =
-            Catalog::from_rows(answers).map_err(|error| UpstreamError::Violation(error.to_string()))?;
+        let catalog = Catalog::from_rows(answers, &self.sensitive)
+            .map_err(|error| UpstreamError::Violation(error.to_string()))?;
+        for column in catalog.missing(&self.sensitive) {
+            let column = format!("{}.{}.{}", column.schema, column.table, column.column);
+            tracing::warn!(
+                column,
+                "a column that is declared sensitive is not in the upstream's catalog: nothing is masked by that name"
+            );
+        }
         let catalog = catalog.succeeding(&self.newest.load());
         self.newest.store(Arc::new(catalog));
         *last = Some(fingerprint);

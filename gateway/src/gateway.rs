@@ -10,7 +10,7 @@ use gatebook_wire::postgres::conversation::CatalogSource;
 use gatebook_wire::postgres::login::CancelKey;
 use gatebook_wire::postgres::report;
 use gatebook_wire::protocol::EndReason;
-use gatebook_wire::sql::Catalog;
+use gatebook_wire::sql::{Catalog, Masking};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::Watched;
@@ -45,7 +45,9 @@ impl Served {
     /// A resource behind `upstream`, with a catalog for each of its databases.
     pub(crate) fn new(upstream: Upstream) -> Served {
         let databases = upstream.resource().databases.iter();
-        let catalogs = databases.map(|database| (database.clone(), Watched::new())).collect();
+        let catalogs = databases
+            .map(|database| (database.clone(), Watched::new(upstream.resource().sensitive(database))))
+            .collect();
         Served { upstream: Arc::new(upstream), catalogs }
     }
 
@@ -176,7 +178,7 @@ impl Gateway {
             registry: Arc::default(),
             served,
             revoked: RwLock::new(revoked),
-            no_catalog: Watched::new(),
+            no_catalog: Watched::new(Arc::default()),
             logins: Mutex::new(Logins { since: Instant::now(), counts: HashMap::new() }),
         }))
     }
@@ -267,6 +269,16 @@ impl Gateway {
             source,
             shadow: resource.shadow,
             role: role.clone(),
+        })
+    }
+
+    /// Which sensitive columns of its database a session is shown masked: those that policy does not let it see. In shadow nothing is.
+    pub(crate) fn masking(&self, admission: &Admission, catalog: Option<&Arc<Watched>>) -> Masking {
+        let sensitive = catalog.map(|catalog| catalog.sensitive().clone()).unwrap_or_default();
+        let (policy, standing) = (self.policy.load(), &admission.standing);
+        Masking::new(sensitive, |column| {
+            let unmask = policy::unmask(column.object(&standing.database));
+            !admission.shadow && !policy.decide(standing, &unmask).is_permit()
         })
     }
 

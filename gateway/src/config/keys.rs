@@ -459,6 +459,33 @@ pub(super) const KEYS: &[Key] = &[
          policies on live traffic. Tokens are verified all the same.",
     ),
     key_of(
+        "resource.mask",
+        Takes::Tables,
+        Means("no column is sensitive"),
+        "Columns that are sensitive, written as `[[resource.mask]]`. Whoever is not permitted to `unmask` one is shown its mask, wherever \
+         and however it is read; see docs/policy.md.",
+    ),
+    key_of(
+        "resource.mask.columns",
+        Takes::Texts,
+        Refused,
+        "The columns, as `schema.table.column` in the upstream's own spelling. One that the upstream has not is told in the log.",
+    ),
+    key_of(
+        "resource.mask.with",
+        Takes::Choice(&[
+            "redact", "partial", "hash", "null", "card", "email", "phone", "date", "uuid", "number",
+        ]),
+        Refused,
+        "What is shown in place of their values. It keeps the column's type; a mask that does not fit it shows what `redact` shows.",
+    ),
+    key_of(
+        "resource.mask.databases",
+        Takes::Texts,
+        Means("every database of the resource"),
+        "The databases in which these columns are.",
+    ),
+    key_of(
         "resource.session_max",
         Takes::Duration("1m", "30d"),
         Means("a session ends when its token expires"),
@@ -546,8 +573,5 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// Keys that a later version will enforce. An inert rule is worse than none, so they are refused by name.
-pub(super) const NOT_YET: &[(&str, &str)] = &[(
-    "resource.sensitive",
-    "masking of sensitive columns is not enforced by this version; remove the key, and keep the columns out of reach by \
-     policy or by the upstream's own grants",
-)];
+pub(super) const NOT_YET: &[(&str, &str)] =
+    &[("resource.sensitive", "sensitive columns are declared with [[resource.mask]]")];

@@ -7,6 +7,7 @@
 //! What a newcomer gets wrong: a [`Config`] exists only when there was no mistake at all; there is no way to a half of one.
 
 mod keys;
+mod mask;
 mod read;
 mod reference;
 mod report;
@@ -18,8 +19,12 @@ mod units;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use gatebook_wire::sql::Sensitive;
+
+pub use mask::MaskedColumn;
 pub use reference::reference;
 pub(crate) use report::reason;
 pub use report::{FileReport, Mistake, Report};
@@ -149,6 +154,8 @@ pub struct Resource {
     pub durability: Durability,
     /// Whether commands are decided and recorded, but never refused.
     pub shadow: bool,
+    /// The columns that are declared sensitive.
+    pub masks: Vec<MaskedColumn>,
     /// How long after login a session ends, in place of the token's expiry.
     pub session_max: Option<Duration>,
     /// How long nothing may pass in either direction.
@@ -160,6 +167,14 @@ impl Resource {
     #[must_use]
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.iter().find(|role| role.name == name)
+    }
+
+    /// The sensitive columns of a database.
+    pub(crate) fn sensitive(&self, database: &str) -> Arc<[Sensitive]> {
+        let here = |masked: &&MaskedColumn| {
+            masked.databases.is_empty() || masked.databases.iter().any(|name| name == database)
+        };
+        self.masks.iter().filter(here).map(|masked| masked.column.clone()).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use toml_parser::Source;
 use toml_parser::lexer::TokenKind;
 
 use super::keys::meant;
+use super::mask;
 use super::report::reason;
 use super::table::{At, Sink, Table};
 use super::tls;
@@ -523,6 +524,7 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
     if shadow.value {
         table.warning(shadow.line, "shadow is on: commands that policy refuses are recorded and pass");
     }
+    let masks = mask::masks(table, &databases);
     let (session_max, idle_timeout) = (table.duration("session_max"), table.duration("idle_timeout"));
     kind?;
     Some(Resource {
@@ -543,6 +545,7 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
         danger_cleartext_loopback: cleartext.value,
         durability: durability?,
         shadow: shadow.value,
+        masks,
         session_max: session_max.map(|limit| limit.value),
         idle_timeout: idle_timeout?.value,
     })

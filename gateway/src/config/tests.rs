@@ -130,6 +130,7 @@ catalog_role = "catalog"
 login = "oauthbearer"
 durability = { reads = "250ms" }
 shadow = true
+mask = [{ columns = ["public.customers.email", 'sales."Card".no'], with = "email", databases = ["orders"] }]
 session_max = "8h"
 idle_timeout = "2m"
 
@@ -224,6 +225,11 @@ fn every_key_reaches_the_configuration() {
     assert_eq!((orders.catalog_role.as_str(), orders.login), ("catalog", Login::OAuthBearer));
     assert_eq!(orders.durability, Durability::ReadsWithin(Duration::from_millis(250)));
     assert!(orders.shadow && !orders.danger_cleartext_loopback);
+    let masks: Vec<String> = orders.masks.iter().map(|mask| format!("{:?}", mask.column)).collect();
+    assert_eq!(orders.masks.len(), 2, "{masks:?}");
+    let card = &orders.masks[1];
+    assert_eq!((&*card.column.schema, &*card.column.table, &*card.column.column), ("sales", "Card", "no"));
+    assert_eq!(card.databases, ["orders"]);
     assert_eq!(orders.session_max, Some(Duration::from_secs(8 * 3_600)));
     assert_eq!(orders.idle_timeout, Duration::from_secs(120));
     assert!(wages.danger_cleartext_loopback);
@@ -344,7 +350,7 @@ logins_max = "many"
             (19, "role \"app\": password must not stand in this file; write { env = \"NAME\" }"),
             (19, "role \"app\": another role has this name"),
             (20, "login takes \"password\" or \"oauthbearer\", not \"passwort\" (did you mean \"password\"?)"),
-            (21, "resource \"orders-db\": sensitive: masking of sensitive columns is not enforced by this version"),
+            (21, "resource \"orders-db\": sensitive: sensitive columns are declared with [[resource.mask]]"),
             (22, "catalog_role \"ap\" is not among roles (did you mean \"app\"?)"),
             (23, "idle_timeout takes a duration from 1s to 30d, not 31d"),
             (26, "connections_max takes a whole number from 1 to 1000000, not 0"),

@@ -203,9 +203,27 @@ impl Decision {
 /// What becoming a role means, at login and after it: the question that opens a session.
 #[must_use]
 pub fn login(role: &str) -> Meaning {
+    asked_at_login(Verb::Login, Object::Role { role: role.into() })
+}
+
+/// What seeing a sensitive column in clear means: asked of each when a session opens, and again of each statement that does.
+#[must_use]
+pub fn unmask(column: Object) -> Meaning {
+    asked_at_login(Verb::Unmask, column)
+}
+
+fn asked_at_login(verb: Verb, object: Object) -> Meaning {
     Meaning {
-        actions: vec![Action { verb: Verb::Login, object: Object::Role { role: role.into() } }],
+        actions: vec![Action { verb, object }],
         effect: Effect::MayChange,
         facts: Facts { kind: "login".into(), resolved: true, ..Facts::default() },
+        masks: Vec::new(),
     }
+}
+
+/// A column's schema, table and name, from `schema.table.column` as policy spells it.
+pub(crate) fn column(text: &str) -> Option<[String; 3]> {
+    let parts = name::split(name::Kind::Column, &format!("r/d/{text}"))?;
+    let [_, _, schema, table, column] = <[String; 5]>::try_from(parts).ok()?;
+    Some([schema, table, column])
 }

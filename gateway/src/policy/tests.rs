@@ -89,6 +89,7 @@ fn meaning(text: &str) -> Meaning {
         actions: actions.split(", ").filter(|text| !text.trim().is_empty()).map(action).collect(),
         effect: Effect::MayChange,
         facts: Facts { kind: "select".into(), statements: 1, resolved: true, ..Facts::default() },
+        masks: Vec::new(),
     };
     for fact in facts.split_whitespace() {
         let (key, value) = fact.split_once('=').expect("key=value");

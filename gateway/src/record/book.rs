@@ -104,9 +104,16 @@ impl Templates {
                     .obligations
                     .iter()
                     .map(|obligation| obligation.to_string().into())
+                    .chain(
+                        meaning
+                            .masks
+                            .iter()
+                            .map(|masked| format!("mask {} with {}", masked.column, masked.mask).into()),
+                    )
                     .collect(),
                 parameters: Vec::new(),
                 policies: decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
+                sent: None,
                 statement: event::Text::Text(Cow::Borrowed("")),
             });
             self.0.push(Template { meaning: meaning.clone(), decision: decision.clone(), written });
@@ -184,10 +191,11 @@ impl Book {
         };
         let parameters: Vec<_> = command.parameters.iter().map(parameter).collect();
         let statement = event::Text::new(&command.statement);
+        let sent = command.sent.as_deref().map(event::Text::new);
         let template = self.templates.of(&command.meaning, decision);
         self.shared.commands.fetch_add(1, Ordering::Relaxed);
         self.shared.queue_encoded(Some(&self.slot), event::COMMAND, |bytes| {
-            template.encode(&body, &parameters, &statement, bytes)
+            template.encode(&body, &parameters, sent.as_ref(), &statement, bytes)
         })
     }
 

@@ -350,14 +350,17 @@ async fn converse(
         catalog.wait_known(gateway.config.limits.connect_deadline).await;
     }
     let snapshot = gateway.snapshot(catalog.as_ref());
-    let start =
-        Start { database: request.database.as_str().into(), role: request.user.as_str().into(), search_path };
+    let start = Start {
+        database: request.database.as_str().into(),
+        role: request.user.as_str().into(),
+        search_path,
+        masking: gateway.masking(&admission, catalog.as_ref()),
+    };
     let mut session = Session::new(start, &snapshot);
     for (name, value) in &connected.parameters {
         session.parameter_status(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
-    let machine =
-        Conversation::new(request.database.as_str().into(), session, gateway.catalog_source(catalog));
+    let machine = Conversation::new(session, gateway.catalog_source(catalog));
     let (stream, decoder, incoming) = connected.into_parts();
     let upstream = Framed::new(stream, decoder, incoming);
     let client_decoder = Decoder::client(gateway.config.limits.message_bytes_max);

@@ -14,7 +14,7 @@ use gatebook_wire::postgres::conversation::{CatalogSource, Conversation};
 use gatebook_wire::postgres::frame::{Decoder, Frame, Message};
 use gatebook_wire::postgres::report::{put_string, ready_for_query};
 use gatebook_wire::protocol::EndReason;
-use gatebook_wire::sql::{Catalog, Session, Start};
+use gatebook_wire::sql::{Catalog, Masking, Session, Start};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
@@ -151,8 +151,9 @@ impl Stage {
         };
         let book = recorder.open_session(&opened, DEADLINE).await.expect("the session opens");
         let catalog = Catalog::empty();
-        let start = Start { database: "d".into(), role: "r".into(), search_path: None };
-        let machine = Conversation::new("d".into(), Session::new(start, &catalog), Arc::new(NoCatalog));
+        let start =
+            Start { database: "d".into(), role: "r".into(), search_path: None, masking: Masking::default() };
+        let machine = Conversation::new(Session::new(start, &catalog), Arc::new(NoCatalog));
         let (client, ours) = tokio::io::duplex(1 << 19);
         let (upstream, theirs) = tokio::io::duplex(upstream_bytes);
         let terms = Terms { standing, shadow: false, reads_when_written: false };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::action::{Action, Effect, Facts};
+use crate::action::{Action, Effect, Facts, Object};
 
 /// Names one command within its exchange, counted from 0 in the order in which they were asked for.
 pub type RequestId = u64;
@@ -114,6 +114,8 @@ pub struct Command {
     pub statement: Bytes,
     /// Its parameters, where it has them.
     pub parameters: Vec<Parameter>,
+    /// The statement as it is sent, where masks make it another.
+    pub sent: Option<Bytes>,
     /// What analysis found. Shared, so that a decision about it can be cached by identity.
     pub meaning: Arc<Meaning>,
 }
@@ -127,6 +129,17 @@ pub struct Meaning {
     pub effect: Effect,
     /// Facts for policies.
     pub facts: Facts,
+    /// The sensitive columns that it is shown masked.
+    pub masks: Vec<Masked>,
+}
+
+/// A sensitive column that a command is shown masked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Masked {
+    /// The column.
+    pub column: Object,
+    /// The mask's name.
+    pub mask: &'static str,
 }
 
 /// Whether a command runs, or is only made ready.

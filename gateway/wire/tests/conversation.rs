@@ -8,7 +8,7 @@ use gatebook_wire::postgres::conversation::{CatalogSource, Conversation};
 use gatebook_wire::postgres::frame::{Frame, Message};
 use gatebook_wire::postgres::report::{Report, Severity, error, put_string, ready_for_query};
 use gatebook_wire::protocol::{ClientStep, Ended, Ending, Protocol, Refusal, UpstreamStep};
-use gatebook_wire::sql::{Catalog, Session, Start};
+use gatebook_wire::sql::{Catalog, Masking, Session, Start};
 
 struct NoCatalog;
 
@@ -21,8 +21,9 @@ impl CatalogSource for NoCatalog {
 }
 
 fn conversation() -> Conversation {
-    let start = Start { database: "d".into(), role: "r".into(), search_path: None };
-    Conversation::new("d".into(), Session::new(start, &Catalog::empty()), Arc::new(NoCatalog))
+    let start =
+        Start { database: "d".into(), role: "r".into(), search_path: None, masking: Masking::default() };
+    Conversation::new(Session::new(start, &Catalog::empty()), Arc::new(NoCatalog))
 }
 
 fn query(sql: &str) -> Frame {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gatebook_wire::action::Effect;
 use gatebook_wire::sql::{
-    CATALOG_QUERIES, Catalog, Rows, Session, Start, Statement, Transaction, literal_key,
+    CATALOG_QUERIES, Catalog, Masking, Rows, Session, Start, Statement, Transaction, literal_key,
 };
 
 /// The rows of [`CATALOG_QUERIES`] as tab-separated text.
@@ -19,7 +19,7 @@ fn catalog_of(text: &str) -> Catalog {
             queries.last_mut().expect("a head").push(line.split('\t').map(value).collect());
         }
     }
-    Catalog::from_rows(queries).expect("a catalog")
+    Catalog::from_rows(queries, &[]).expect("a catalog")
 }
 
 fn value(text: &str) -> Option<String> {
@@ -36,7 +36,15 @@ fn session(catalog: &Catalog) -> Session {
 }
 
 fn session_of(role: &str, catalog: &Catalog) -> Session {
-    Session::new(Start { database: Arc::from("fixture"), role: Arc::from(role), search_path: None }, catalog)
+    Session::new(
+        Start {
+            database: Arc::from("fixture"),
+            role: Arc::from(role),
+            search_path: None,
+            masking: Masking::default(),
+        },
+        catalog,
+    )
 }
 
 /// A statement's meaning in a line: `reads: select public.visits`.
@@ -99,7 +107,7 @@ fn statements_want_what_they_touch() {
         ),
         (
             "SELECT histogram_bounds FROM pg_stats",
-            "reads: select pg_catalog.pg_attribute; select pg_catalog.pg_class; select pg_catalog.pg_namespace; select pg_catalog.pg_statistic; select pg_catalog.pg_stats",
+            "reads: select pg_catalog.pg_attribute; select pg_catalog.pg_class; select pg_catalog.pg_namespace; select pg_catalog.pg_statistic; select pg_catalog.pg_stats; opaque fixture",
         ),
         (
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'visits'::regclass",
@@ -353,7 +361,7 @@ fn a_prepared_name_runs_all_that_it_can_stand_for() {
         "CREATE TABLE n AS EXECUTE w",
         &["may change: update public.memo; create public.n"],
     );
-    let again = session.prepare_sent("w", "SELECT 1 FROM visits");
+    let again = session.prepare_sent("w", "SELECT 1 FROM visits", None);
     check(&session, &catalog, "EXECUTE w", &["may change: select public.visits; update public.memo"]);
     session.ended(again, true);
     check(&session, &catalog, "EXECUTE w", &["reads: select public.visits"]);
@@ -483,7 +491,7 @@ fn what_nobody_knows_is_opaque_and_forgets_names() {
 
 #[test]
 fn a_catalog_refuses_rows_that_are_malformed() {
-    assert!(Catalog::from_rows(Vec::new()).is_err());
+    assert!(Catalog::from_rows(Vec::new(), &[]).is_err());
     let rows = |change: fn(&mut Vec<Rows>)| {
         let mut queries: Vec<Rows> = Vec::new();
         for line in include_str!("sql/catalog15.tsv").lines() {
@@ -493,7 +501,7 @@ fn a_catalog_refuses_rows_that_are_malformed() {
             }
         }
         change(&mut queries);
-        Catalog::from_rows(queries).err().map(|error| error.to_string())
+        Catalog::from_rows(queries, &[]).err().map(|error| error.to_string())
     };
     assert_eq!(rows(|_| {}), None);
     assert_eq!(

@@ -130,7 +130,6 @@ impl CommandTemplate {
         let mut before_statement = b",\"policies\":".to_vec();
         serde_json::to_writer(&mut before_statement, &payload.policies)
             .expect("a list of texts is always JSON");
-        before_statement.extend_from_slice(b",\"statement\":");
         CommandTemplate { before_parameters, before_statement }
     }
 
@@ -142,6 +141,7 @@ impl CommandTemplate {
         &self,
         body: &CommandBody<'_>,
         parameters: &[Parameter<'_>],
+        sent: Option<&Text<'_>>,
         statement: &Text<'_>,
         out: &mut Vec<u8>,
     ) -> usize {
@@ -152,6 +152,11 @@ impl CommandTemplate {
             serde_json::to_writer(&mut *out, parameters).expect("parameters are always JSON");
         }
         out.extend_from_slice(&self.before_statement);
+        if let Some(sent) = sent {
+            out.extend_from_slice(b",\"sent\":");
+            serde_json::to_writer(&mut *out, sent).expect("a text is always JSON");
+        }
+        out.extend_from_slice(b",\"statement\":");
         serde_json::to_writer(&mut *out, statement).expect("a text is always JSON");
         out.push(b'}');
         body_bytes
@@ -450,6 +455,9 @@ pub struct CommandPayload<'a> {
     /// The policies that made the decision: `ci.cedar:3`.
     #[serde(borrow)]
     pub policies: Vec<Cow<'a, str>>,
+    /// The statement as it was sent to the upstream, where masks made it another.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Text<'a>>,
     /// The statement.
     #[serde(borrow)]
     pub statement: Text<'a>,
@@ -605,12 +613,13 @@ mod template_tests {
         let texts =
             |texts: &[&'static str]| texts.iter().map(|text| Cow::Borrowed(*text)).collect::<Vec<_>>();
         let value = Parameter { binary: false, type_oid: 23, value: Some(Text::new(b"4711\n\"")) };
-        for (errors, obligations, parameters) in [
-            (vec![], vec![], vec![]),
+        for (errors, obligations, parameters, sent) in [
+            (vec![], vec![], vec![], None),
             (
                 texts(&["a \"b\""]),
                 texts(&["max_rows 5"]),
                 vec![value.clone(), Parameter { value: None, ..value.clone() }],
+                Some(Text::new(b"select 1")),
             ),
         ] {
             let payload = CommandPayload {
@@ -620,6 +629,7 @@ mod template_tests {
                 obligations,
                 parameters,
                 policies: texts(&["ci.cedar:3"]),
+                sent: sent.clone(),
                 statement: Text::new("select '\u{1}ä' -- \\".as_bytes()),
             };
             let body = CommandBody {
@@ -632,7 +642,13 @@ mod template_tests {
             let body_bytes = encode(&body, Some(&payload), &mut whole);
             let template = CommandTemplate::new(&payload);
             assert_eq!(
-                template.encode(&body, &payload.parameters, &payload.statement, &mut templated),
+                template.encode(
+                    &body,
+                    &payload.parameters,
+                    payload.sent.as_ref(),
+                    &payload.statement,
+                    &mut templated
+                ),
                 body_bytes
             );
             assert_eq!(String::from_utf8_lossy(&templated), String::from_utf8_lossy(&whole));

@@ -226,6 +226,9 @@ fn command(body: &CommandBody<'_>, payload: &CommandPayload<'_>) -> Words {
     words.fact("effect", &body.effect.replace('_', " "));
     words.fact("obligations", &list(&payload.obligations));
     words.fact("errors", &list(&payload.errors));
+    if let Some(sent) = &payload.sent {
+        words.fact("sent as", &String::from_utf8_lossy(&bytes(sent)));
+    }
     words
 }
 

@@ -120,6 +120,7 @@ impl Book {
             obligations: Vec::new(),
             parameters,
             policies: policies.iter().map(|policy| Cow::Owned((*policy).to_owned())).collect(),
+            sent: None,
             statement: Text::new(statement),
         };
         self.stage(session, &body, Some(&payload));

@@ -11,22 +11,23 @@
 //!   fails, the rest of the batch is passed over, and `ReadyForQuery` is the server's own.
 //! - While COPY reads from the client, the server ignores Sync; one that was sent too early is never answered.
 
+mod answer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
 use super::frame::{Frame, Malformed, Message, Run};
-use super::login::is_utf8;
-use super::names::{Batch, Lookup, Names, Naming};
-use super::report::{self, Report, Severity, put_string};
+use super::names::{Batch, Lookup, Names};
+use super::report::{self, Severity, put_string};
 use crate::action::{Action, Effect, Facts, Verb};
 use crate::limits;
 use crate::protocol::{
-    ClientStep, Command, Disclosure, EndReason, Ended, Ending, Intent, Meaning, Parameter, Phase, Protocol,
-    Refusal, Refused, RequestId, UpstreamStep, Violation,
+    ClientStep, Command, Disclosure, EndReason, Ended, Intent, Meaning, Parameter, Phase, Protocol, Refusal,
+    Refused, RequestId, UpstreamStep, Violation,
 };
-use crate::sql::{Analysis, Catalog, Renames, Sent, Session, Statement, Transaction};
+use crate::sql::{Analysis, Catalog, Renames, Sending, Sent, Session, Statement};
 
 /// Hands out the newest snapshot of an upstream's catalog.
 pub trait CatalogSource: Send + Sync {
@@ -41,7 +42,6 @@ pub trait CatalogSource: Send + Sync {
 pub struct Conversation {
     catalog: Arc<dyn CatalogSource>,
     session: Session,
-    database: Arc<str>,
     statements: Names<Arc<Prepared>>,
     portals: Names<Arc<Portal>>,
     /// At least as many bytes as the statements' texts and the portals' parameters keep; counted anew where it is over a limit.
@@ -62,6 +62,8 @@ pub struct Conversation {
     ended: VecDeque<Ended>,
     /// Whether something that may change definitions was sent since the server was last idle.
     defining: bool,
+    /// Whether messages of the server may hold values that are masked: something was sent that is not proven to only read.
+    hushed: bool,
     /// Whether the server has said its own last words: ours would come too late.
     speechless: bool,
 }
@@ -70,6 +72,8 @@ pub struct Conversation {
 #[derive(Debug)]
 struct Prepared {
     text: Bytes,
+    /// What the upstream keeps in its place.
+    sending: Option<Arc<Sending>>,
     types: Vec<u32>,
 }
 
@@ -79,6 +83,7 @@ struct Portal {
     /// The text that it runs; the statement's name where SQL made that and we do not know its text.
     text: Bytes,
     analysis: Arc<Analysis>,
+    sending: Option<Arc<Sending>>,
     parameters: Vec<Parameter>,
     bytes: usize,
 }
@@ -87,15 +92,32 @@ struct Portal {
 #[derive(Debug)]
 enum Expected {
     /// A simple query: an answer for each statement, then ReadyForQuery.
-    Simple { next: RequestId, left: usize, sent: VecDeque<Sent>, copies_in: bool, last_tag: Option<String> },
+    Simple {
+        next: RequestId,
+        left: usize,
+        sent: VecDeque<Sent>,
+        copies_in: bool,
+        last_tag: Option<String>,
+        sending: Option<Arc<Sending>>,
+    },
     /// ParseComplete.
-    Parse { requests: std::ops::Range<RequestId>, name: Bytes, sent: Option<Sent> },
+    Parse {
+        requests: std::ops::Range<RequestId>,
+        name: Bytes,
+        sent: Option<Sent>,
+        sending: Option<Arc<Sending>>,
+    },
     /// BindComplete.
-    Bind { name: Bytes, sent: Vec<Sent> },
+    Bind { name: Bytes, sent: Vec<Sent>, sending: Option<Arc<Sending>> },
     /// ParameterDescription and RowDescription or NoData, or only the latter for a portal.
     Describe,
     /// Rows and a completion.
-    Execute { requests: std::ops::Range<RequestId>, sent: VecDeque<Sent>, copies_in: bool },
+    Execute {
+        requests: std::ops::Range<RequestId>,
+        sent: VecDeque<Sent>,
+        copies_in: bool,
+        sending: Option<Arc<Sending>>,
+    },
     /// CloseComplete.
     Close { kind: u8, name: Bytes, sent: Option<Sent> },
     /// ReadyForQuery.
@@ -146,11 +168,10 @@ const POISON_NAME: &str = "gatebook refused";
 impl Conversation {
     /// A conversation that starts where login ended: nothing outstanding, `session` as the startup packet made it.
     #[must_use]
-    pub fn new(database: Arc<str>, session: Session, catalog: Arc<dyn CatalogSource>) -> Conversation {
+    pub fn new(session: Session, catalog: Arc<dyn CatalogSource>) -> Conversation {
         Conversation {
             catalog,
             session,
-            database,
             statements: Names::new(),
             portals: Names::new(),
             statement_bytes: 0,
@@ -164,6 +185,7 @@ impl Conversation {
             next_request: 0,
             ended: VecDeque::new(),
             defining: false,
+            hushed: false,
             speechless: false,
         }
     }
@@ -174,13 +196,16 @@ impl Conversation {
         match &mut asked.expected {
             Expected::Parse { name, sent, .. } => {
                 if let (Some(prepared), Ok(name)) = (&asked.prepared, std::str::from_utf8(name)) {
-                    *sent = Some(self.session.prepare_sent(name, &String::from_utf8_lossy(&prepared.text)));
+                    let masked = prepared.sending.as_ref().map(|sending| sending.text.as_str());
+                    let text = String::from_utf8_lossy(&prepared.text);
+                    *sent = Some(self.session.prepare_sent(name, &text, masked));
                 }
                 self.statements.sent(name, self.batch, asked.prepared);
             }
             Expected::Simple { sent, .. } | Expected::Execute { sent, .. } => {
                 for statement in &asked.runs.statements {
                     self.defining |= may_define(&statement.meaning);
+                    self.hushed |= self.session.masks() && statement.meaning.effect == Effect::MayChange;
                     self.follow_names(statement);
                     sent.push_back(self.session.sent(statement));
                 }
@@ -209,8 +234,13 @@ impl Conversation {
     fn analyze(&self, text: &[u8]) -> Arc<Analysis> {
         match std::str::from_utf8(text) {
             Ok(text) => self.session.analyze(text, &self.catalog.snapshot()),
-            Err(_) => Arc::new(Analysis::opaque(&self.database, text.len())),
+            Err(_) => Arc::new(self.session.opaque(text.len())),
         }
+    }
+
+    /// What takes the text's place, where masks make it another.
+    fn sending(analysis: &Analysis, text: &[u8]) -> Option<Arc<Sending>> {
+        std::str::from_utf8(text).ok().and_then(|text| analysis.sent(text)).map(Arc::new)
     }
 
     /// Gives ids to `count` commands.
@@ -225,12 +255,18 @@ impl Conversation {
         let analysis = self.analyze(&text);
         let commands = commands(&text, &analysis, Phase::Execute, &[]);
         let requests = self.requests(commands.len());
+        let sending = Self::sending(&analysis, &text);
+        let message = match &sending {
+            Some(sending) => Message::build(b'Q', |out| put_string(out, &sending.text)),
+            None => message,
+        };
         let expected = Expected::Simple {
             next: requests.start,
             left: commands.len(),
             sent: VecDeque::new(),
             copies_in: analysis.statements.last().is_some_and(may_copy_in),
             last_tag: None,
+            sending,
         };
         Ok(self.ask(Asked { expected, prepared: None, runs: analysis, requests }, commands, message, None))
     }
@@ -262,8 +298,13 @@ impl Conversation {
             message: "so many prepared statements in one session".into(),
             hint: Some("close what is no longer needed".into()),
         });
-        let prepared = Some(Arc::new(Prepared { text, types }));
-        let expected = Expected::Parse { requests: requests.clone(), name, sent: None };
+        let sending = Self::sending(&analysis, &text);
+        let message = match &sending {
+            Some(sending) => parse_of(&name, &sending.text, &types),
+            None => message,
+        };
+        let prepared = Some(Arc::new(Prepared { text, sending: sending.clone(), types }));
+        let expected = Expected::Parse { requests: requests.clone(), name, sent: None, sending };
         let asked = Asked { expected, prepared, runs: analysis, requests };
         Ok(self.ask(asked, commands, message, forbidden))
     }
@@ -295,9 +336,11 @@ impl Conversation {
         }
         let parameters = parameters(prepared.as_deref(), &formats, values)?;
         // The server plans anew with the settings of now, so the text is analysed anew.
+        let sending = prepared.as_ref().and_then(|prepared| prepared.sending.clone());
         let text = prepared.map_or_else(|| statement.clone(), |prepared| prepared.text.clone());
         let analysis = if certain {
-            self.analyze(&text)
+            let sent = sending.as_ref().map(|sending| sending.text.as_str());
+            self.analyze(&text).kept(&String::from_utf8_lossy(&text), sent)
         } else {
             self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot())
         };
@@ -308,8 +351,12 @@ impl Conversation {
         let name = String::from_utf8_lossy(&portal);
         let sent =
             analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
-        self.portals.sent(&portal, self.batch, Some(Arc::new(Portal { text, analysis, parameters, bytes })));
-        self.outstanding.push_back(Expected::Bind { name: portal, sent });
+        self.portals.sent(
+            &portal,
+            self.batch,
+            Some(Arc::new(Portal { text, analysis, sending: sending.clone(), parameters, bytes })),
+        );
+        self.outstanding.push_back(Expected::Bind { name: portal, sent, sending });
         Ok(ClientStep::Relay(message.into()))
     }
 
@@ -317,8 +364,12 @@ impl Conversation {
     fn refuse_bind(&mut self, text: &Bytes, runs: Arc<Analysis>, message: Message) -> ClientStep<Frame> {
         let commands = commands(text, &runs, Phase::Prepare, &[]);
         let requests = self.requests(commands.len());
-        let expected =
-            Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in: false };
+        let expected = Expected::Execute {
+            requests: requests.clone(),
+            sent: VecDeque::new(),
+            copies_in: false,
+            sending: None,
+        };
         let refusal = Refusal {
             message: "so many open portals, or so many bytes of parameters in them".into(),
             hint: Some("end the transaction, or send a Sync more often".into()),
@@ -333,27 +384,28 @@ impl Conversation {
             Some(name)
         })?;
         short(&[&name])?;
-        let (runs, commands) = match self.portals.lookup(&name, self.batch) {
+        let (runs, commands, sending) = match self.portals.lookup(&name, self.batch) {
             Lookup::Found(portal) => {
                 let commands = commands(&portal.text, &portal.analysis, Phase::Execute, &portal.parameters);
-                (portal.analysis.clone(), commands)
+                (portal.analysis.clone(), commands, portal.sending.clone())
             }
             Lookup::Doubted(portal) => {
                 let analysis = self.session.portal(&String::from_utf8_lossy(&name));
                 let commands = commands(&portal.text, &analysis, Phase::Execute, &portal.parameters);
-                (analysis, commands)
+                (analysis, commands, None)
             }
             // A portal that SQL made (DECLARE): we know its name, and what it may do.
             Lookup::Unknown => {
                 let analysis = self.session.portal(&String::from_utf8_lossy(&name));
                 let commands = commands(&name, &analysis, Phase::Execute, &[]);
-                (analysis, commands)
+                (analysis, commands, None)
             }
             Lookup::Unsettled => return Ok(ClientStep::Wait(message.into())),
         };
         let requests = self.requests(commands.len());
         let copies_in = runs.statements.iter().any(may_copy_in);
-        let expected = Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in };
+        let expected =
+            Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in, sending };
         Ok(self.ask(Asked { expected, prepared: None, runs, requests }, commands, message, None))
     }
 
@@ -398,7 +450,7 @@ impl Conversation {
 
     /// FunctionCall runs a function by its number: nothing here reads it, so it is refused whatever policy says.
     fn function_call(&mut self, message: Message) -> ClientStep<Frame> {
-        let analysis = Arc::new(Analysis::opaque(&self.database, FUNCTION_CALL.len()));
+        let analysis = Arc::new(self.session.opaque(FUNCTION_CALL.len()));
         let commands =
             commands(&Bytes::from_static(FUNCTION_CALL.as_bytes()), &analysis, Phase::Execute, &[]);
         let requests = self.requests(commands.len());
@@ -408,6 +460,7 @@ impl Conversation {
             sent: VecDeque::new(),
             copies_in: false,
             last_tag: None,
+            sending: None,
         };
         let refusal = Refusal {
             message: "a function call by number".into(),
@@ -482,322 +535,6 @@ impl Conversation {
         self.swallowed = before - self.outstanding.len() - usize::from(end.is_some());
         self.copy = Copy::Open { request, client_done: end.is_some() };
         Ok(disclose(Some(request), 0, message))
-    }
-
-    /// The command whose rows or completion come next.
-    fn running(&self) -> Option<RequestId> {
-        match self.outstanding.front()? {
-            Expected::Simple { next, left, .. } if *left > 0 => Some(*next),
-            Expected::Execute { requests, .. } => Some(requests.start),
-            _ => None,
-        }
-    }
-
-    /// The command that a notice comes from.
-    fn speaking(&self) -> Option<RequestId> {
-        match self.outstanding.front()? {
-            Expected::Parse { requests, .. } => Some(requests.start),
-            _ => self.running(),
-        }
-    }
-
-    /// A command is complete (`C`, `I`) or suspended (`s`).
-    fn completed(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        let ending = match message.tag() {
-            b'C' => Ending::Completed(String::from_utf8_lossy(&report::string_body(&message)?).into_owned()),
-            b'I' => Ending::Completed(String::new()),
-            _ => Ending::Suspended,
-        };
-        self.copy = Copy::No;
-        self.swallowed = 0;
-        match self.outstanding.front_mut() {
-            Some(Expected::Simple { next, left, sent, last_tag, .. })
-                if *left > 0 && ending != Ending::Suspended =>
-            {
-                let request = *next;
-                // The last one ends with ReadyForQuery: what our grammar took for one statement may be several to the server.
-                if *left == 1 {
-                    if let Ending::Completed(tag) = ending {
-                        *last_tag = Some(tag);
-                    }
-                } else {
-                    if let Some(sent) = sent.pop_front() {
-                        self.session.ended(sent, true);
-                    }
-                    *next += 1;
-                    *left -= 1;
-                    self.ended.push_back(Ended { request, ending });
-                }
-                Ok(disclose(Some(request), 0, message))
-            }
-            Some(Expected::Execute { requests, sent, .. }) => {
-                let (requests, sent) = (requests.clone(), std::mem::take(sent));
-                let request = requests.start;
-                self.outstanding.pop_front();
-                self.ended_all(sent, true);
-                self.end(requests, &ending);
-                self.pass_copy_ends();
-                Ok(disclose(Some(request), 0, message))
-            }
-            _ => Err(unexpected(&message)),
-        }
-    }
-
-    fn end(&mut self, requests: std::ops::Range<RequestId>, ending: &Ending) {
-        self.ended.extend(requests.map(|request| Ended { request, ending: ending.clone() }));
-    }
-
-    fn ended_all(&mut self, sent: impl IntoIterator<Item = Sent>, completed: bool) {
-        for sent in sent {
-            self.session.ended(sent, completed);
-        }
-    }
-
-    fn close_settled(&mut self, kind: u8, name: &[u8], naming: Naming) {
-        match kind {
-            b'S' => self.statements.settled(name, naming),
-            _ => self.portals.settled(name, naming),
-        }
-    }
-
-    fn pass_copy_ends(&mut self) {
-        while matches!(self.outstanding.front(), Some(Expected::CopyEnd)) {
-            self.outstanding.pop_front();
-        }
-    }
-
-    fn ready(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        let status =
-            message.parse(|fields| fields.u8().filter(|status| matches!(status, b'I' | b'T' | b'E')))?;
-        self.copy = Copy::No;
-        self.pass_copy_ends();
-        match self.outstanding.pop_front() {
-            Some(Expected::Sync) => {}
-            Some(Expected::Simple { next, left, sent, last_tag, .. }) => {
-                if let Some(tag) = last_tag.filter(|_| left > 0) {
-                    self.ended_all(sent, true);
-                    self.ended.push_back(Ended { request: next, ending: Ending::Completed(tag) });
-                } else if left > 0 {
-                    return Err(unexpected(&message));
-                }
-            }
-            // A COPY that failed before it read anything did not swallow the Sync that came with it.
-            None if self.swallowed > 0 => {
-                self.swallowed -= 1;
-                self.skipping = false;
-                self.batch += 1;
-            }
-            other => {
-                self.outstanding.extend(other);
-                return Err(unexpected(&message));
-            }
-        }
-        if status == b'I' {
-            self.portals.forget_confirmed();
-            if std::mem::take(&mut self.defining) {
-                self.catalog.look_soon();
-            }
-        }
-        self.session.ready(match status {
-            b'I' => Transaction::Idle,
-            b'T' => Transaction::Open,
-            _ => Transaction::Failed,
-        });
-        self.pass_copy_ends();
-        Ok(UpstreamStep::Relay(message.into()))
-    }
-
-    /// An error, which ends what runs and, in an extended query, the rest of its batch.
-    fn error(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        let report = Report::read(&message)?;
-        if report.severity != "ERROR" {
-            self.speechless = true;
-            return Ok(disclose(self.running(), 0, message));
-        }
-        self.copy = Copy::No;
-        self.session.failed();
-        self.pass_copy_ends();
-        match self.outstanding.front_mut() {
-            // An error of the commit that a Sync makes, or one that nothing caused.
-            None | Some(Expected::Sync) => Ok(disclose(None, 0, message)),
-            Some(Expected::Simple { next, left, sent, .. }) => {
-                let (first, count, sent) = (*next, std::mem::take(left), std::mem::take(sent));
-                self.ended_all(sent, false);
-                for request in first..first + count as RequestId {
-                    let ending =
-                        if request == first { Ending::Failed(report.code.clone()) } else { Ending::Skipped };
-                    self.ended.push_back(Ended { request, ending });
-                }
-                Ok(disclose((count > 0).then_some(first), 0, message))
-            }
-            Some(Expected::Poison { .. }) => self.refused(&report),
-            Some(_) => {
-                let failed = self.outstanding.pop_front().expect("the front is there");
-                let request = self.drop_expected(failed, &Ending::Failed(report.code), Naming::Failed);
-                self.pass_over();
-                Ok(disclose(request, 0, message))
-            }
-        }
-    }
-
-    /// A poison failed, as it must: the client gets our words.
-    fn refused(&mut self, report: &Report) -> Result<UpstreamStep<Frame>, Violation> {
-        let Some(Expected::Poison { requests, refusal, instead_of }) = self.outstanding.pop_front() else {
-            return Err(Violation("no refusal is under way".into()));
-        };
-        if report.code != "42601" {
-            return Err(Violation(format!("the upstream answered a refused command with {}", report.code)));
-        }
-        let request = requests.start;
-        self.end(requests, &Ending::Refused);
-        match instead_of {
-            Poisoned::Query => self.outstanding.push_front(Expected::Sync),
-            Poisoned::Parse(name) => {
-                self.statements.settled(&name, Naming::Failed);
-                self.pass_over();
-            }
-            Poisoned::Execute => self.pass_over(),
-        }
-        Ok(disclose(Some(request), 0, report::refusal(&refusal)))
-    }
-
-    /// After an error in an extended query the server passes over everything up to the next Sync.
-    fn pass_over(&mut self) {
-        while let Some(expected) = self.outstanding.pop_front() {
-            if matches!(expected, Expected::Sync) {
-                self.outstanding.push_front(expected);
-                return;
-            }
-            self.drop_expected(expected, &Ending::Skipped, Naming::PassedOver);
-        }
-        self.skipping = true;
-    }
-
-    /// Ends what was expected without having come; tells which command it was.
-    fn drop_expected(&mut self, expected: Expected, ending: &Ending, naming: Naming) -> Option<RequestId> {
-        match expected {
-            Expected::Parse { requests, name, sent } => {
-                self.statements.settled(&name, naming);
-                self.ended_all(sent, false);
-                let first = requests.start;
-                self.end(requests, ending);
-                Some(first)
-            }
-            Expected::Bind { name, sent } => {
-                self.portals.settled(&name, naming);
-                self.ended_all(sent, false);
-                None
-            }
-            Expected::Close { kind, name, sent } => {
-                self.close_settled(kind, &name, Naming::PassedOver);
-                self.ended_all(sent, false);
-                None
-            }
-            Expected::Execute { requests, sent, .. } => {
-                self.ended_all(sent, false);
-                let first = requests.start;
-                self.end(requests, ending);
-                Some(first)
-            }
-            Expected::Simple { next, left, sent, .. } => {
-                self.ended_all(sent, false);
-                self.end(next..next + left as RequestId, ending);
-                Some(next)
-            }
-            Expected::Poison { requests, instead_of, .. } => {
-                if let Poisoned::Parse(name) = instead_of {
-                    self.statements.settled(&name, Naming::PassedOver);
-                }
-                let first = requests.start;
-                self.end(requests, &Ending::Refused);
-                Some(first)
-            }
-            Expected::Describe | Expected::Sync | Expected::CopyEnd => None,
-        }
-    }
-
-    /// Takes the front when it is what `message` answers.
-    fn answer(
-        &mut self,
-        message: &Message,
-        matches: impl FnOnce(&Expected) -> bool,
-    ) -> Result<Expected, Violation> {
-        match self.outstanding.pop_front() {
-            Some(expected) if matches(&expected) => Ok(expected),
-            other => {
-                if let Some(other) = other {
-                    self.outstanding.push_front(other);
-                }
-                Err(unexpected(message))
-            }
-        }
-    }
-
-    fn parameter_status(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        let (name, value) = message.parse(|fields| Some((fields.string()?, fields.string()?)))?;
-        let (name, value) = (String::from_utf8_lossy(&name), String::from_utf8_lossy(&value));
-        if name.eq_ignore_ascii_case("client_encoding") && !is_utf8(&value) {
-            return Err(Violation(format!("client_encoding became {value}")));
-        }
-        self.session.parameter_status(&name, &value);
-        Ok(UpstreamStep::Relay(message.into()))
-    }
-
-    fn on_upstream_message(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
-        match message.tag() {
-            b'1' => {
-                let expected =
-                    self.answer(&message, |expected| matches!(expected, Expected::Parse { .. }))?;
-                let Expected::Parse { requests, name, sent } = expected else {
-                    return Err(unexpected(&message));
-                };
-                self.statements.settled(&name, Naming::Done);
-                self.ended_all(sent, true);
-                let request = requests.start;
-                self.end(requests, &Ending::Completed(String::new()));
-                Ok(disclose(Some(request), 0, message))
-            }
-            b'2' => {
-                let expected = self.answer(&message, |expected| matches!(expected, Expected::Bind { .. }))?;
-                if let Expected::Bind { name, sent } = expected {
-                    self.portals.settled(&name, Naming::Done);
-                    self.ended_all(sent, true);
-                }
-                Ok(UpstreamStep::Relay(message.into()))
-            }
-            b'3' => {
-                let expected =
-                    self.answer(&message, |expected| matches!(expected, Expected::Close { .. }))?;
-                if let Expected::Close { kind, name, sent } = expected {
-                    self.close_settled(kind, &name, Naming::Done);
-                    self.ended_all(sent, true);
-                }
-                Ok(UpstreamStep::Relay(message.into()))
-            }
-            b't' if matches!(self.outstanding.front(), Some(Expected::Describe)) => {
-                Ok(UpstreamStep::Relay(message.into()))
-            }
-            b'n' => {
-                self.answer(&message, |expected| matches!(expected, Expected::Describe))?;
-                Ok(UpstreamStep::Relay(message.into()))
-            }
-            b'T' if matches!(self.outstanding.front(), Some(Expected::Describe)) => {
-                self.outstanding.pop_front();
-                Ok(UpstreamStep::Relay(message.into()))
-            }
-            b'T' | b'H' | b'c' => {
-                let request = self.running().ok_or_else(|| unexpected(&message))?;
-                Ok(disclose(Some(request), 0, message))
-            }
-            b'G' => self.copy_in_asked(message),
-            b'C' | b'I' | b's' => self.completed(message),
-            b'Z' => self.ready(message),
-            b'E' => self.error(message),
-            b'N' => Ok(disclose(self.speaking(), 0, message)),
-            b'A' => Ok(disclose(None, 0, message)),
-            b'S' => self.parameter_status(message),
-            _ => Err(unexpected(&message)),
-        }
     }
 }
 
@@ -923,6 +660,17 @@ fn short(names: &[&Bytes]) -> Result<(), Violation> {
     }
 }
 
+/// A Parse of another text.
+fn parse_of(name: &[u8], text: &str, types: &[u32]) -> Message {
+    Message::build(b'P', |out| {
+        out.put_slice(name);
+        out.put_u8(0);
+        put_string(out, text);
+        out.put_u16(u16::try_from(types.len()).expect("they came counted in 16 bits"));
+        types.iter().for_each(|oid| out.put_u32(*oid));
+    })
+}
+
 /// A Parse that fails in the server's parser, before its name is looked at; the unnamed statement is dropped by it, as by any failed Parse.
 fn poison_parse(name: &[u8]) -> Message {
     Message::build(b'P', |out| {
@@ -935,30 +683,34 @@ fn poison_parse(name: &[u8]) -> Message {
 
 /// One command for each statement of a text; a text without statements is one that does nothing.
 fn commands(text: &Bytes, analysis: &Analysis, phase: Phase, parameters: &[Parameter]) -> Vec<Command> {
-    let command = |statement: Bytes, meaning: &Arc<Meaning>| Command {
+    let command = |statement: Bytes, sent: Option<&str>, meaning: &Arc<Meaning>| Command {
         phase,
         statement,
         parameters: parameters.to_vec(),
+        sent: sent.map(|text| Bytes::copy_from_slice(text.as_bytes())),
         meaning: meaning.clone(),
     };
     if let [statement] = &analysis.statements[..] {
-        return vec![command(text.clone(), &statement.meaning)];
+        return vec![command(text.clone(), statement.masked(), &statement.meaning)];
     }
     let commands: Vec<Command> = analysis
         .statements
         .iter()
-        .map(|statement| command(text.slice(statement.range.clone()), &statement.meaning))
+        .map(|statement| command(text.slice(statement.range.clone()), statement.masked(), &statement.meaning))
         .collect();
-    if commands.is_empty() { vec![command(text.clone(), &nothing())] } else { commands }
+    if commands.is_empty() { vec![command(text.clone(), None, &nothing())] } else { commands }
 }
 
 /// What an empty statement means.
 fn nothing() -> Arc<Meaning> {
     static NOTHING: std::sync::OnceLock<Arc<Meaning>> = std::sync::OnceLock::new();
-    let facts = || Facts { kind: "empty".into(), resolved: true, ..Facts::default() };
-    NOTHING
-        .get_or_init(|| Arc::new(Meaning { actions: Vec::new(), effect: Effect::Reads, facts: facts() }))
-        .clone()
+    let nothing = || Meaning {
+        actions: Vec::new(),
+        effect: Effect::Reads,
+        facts: Facts { kind: "empty".into(), resolved: true, ..Facts::default() },
+        masks: Vec::new(),
+    };
+    NOTHING.get_or_init(|| Arc::new(nothing())).clone()
 }
 
 /// Whether a command may change what names mean to later ones.

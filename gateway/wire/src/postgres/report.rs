@@ -104,6 +104,73 @@ impl Report {
     }
 }
 
+/// What stands in place of a text that may hold values which the client is shown masked.
+const WITHHELD: &str = "the upstream's text is withheld: it may tell values that are masked";
+
+/// An ErrorResponse or NoticeResponse with its position moved by `place` and, `withheld`, without any text that may hold values: severity,
+/// code, position and the names of objects stay.
+///
+/// # Errors
+/// [`Malformed`] when the message is no list of fields.
+pub fn retold(
+    message: &Message,
+    withheld: bool,
+    place: impl Fn(usize) -> usize,
+) -> Result<Message, Malformed> {
+    let fields = message.parse(|fields| {
+        let mut read = Vec::new();
+        loop {
+            match fields.u8()? {
+                0 => return Some(read),
+                tag => read.push((tag, fields.string()?)),
+            }
+        }
+    })?;
+    Ok(Message::build(message.tag(), |out| {
+        for (tag, text) in fields {
+            let moved = match tag {
+                b'P' => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).map(&place),
+                _ => None,
+            };
+            match (tag, moved) {
+                (_, Some(moved)) => {
+                    out.put_u8(tag);
+                    put_string(out, &moved.to_string());
+                }
+                (b'M', None) if withheld => {
+                    out.put_u8(tag);
+                    put_string(out, WITHHELD);
+                }
+                (b'D' | b'H' | b'W' | b'p' | b'q', None) if withheld => {}
+                _ => {
+                    out.put_u8(tag);
+                    out.put_slice(&text);
+                    out.put_u8(0);
+                }
+            }
+        }
+        out.put_u8(0);
+    }))
+}
+
+/// A NotificationResponse without its payload.
+///
+/// # Errors
+/// [`Malformed`] when the message is none.
+pub fn without_payload(message: &Message) -> Result<Message, Malformed> {
+    let (process_id, channel) = message.parse(|fields| {
+        let (process_id, channel) = (fields.i32()?, fields.string()?);
+        fields.string()?;
+        Some((process_id, channel))
+    })?;
+    Ok(Message::build(b'A', |out| {
+        out.put_i32(process_id);
+        out.put_slice(&channel);
+        out.put_u8(0);
+        out.put_u8(0);
+    }))
+}
+
 /// AuthenticationOk.
 #[must_use]
 pub fn authentication_ok() -> Message {

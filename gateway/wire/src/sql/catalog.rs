@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 
 use super::cache::Cache;
+use super::mask::Sensitive;
 use super::names;
 use super::query::Below;
 
@@ -217,6 +218,8 @@ pub(super) struct Known {
     superusers: HashSet<Arc<str>>,
     relations: Vec<Relation>,
     relations_by_name: HashMap<Arc<str>, Vec<RelationId>>,
+    /// Which columns of a relation are declared sensitive: their places in it, and among the declared ones.
+    sensitive: HashMap<RelationId, Vec<(usize, usize)>>,
     types: HashMap<u32, Type>,
     types_by_name: HashMap<Arc<str>, Vec<u32>>,
     builtins: HashSet<Arc<str>>,
@@ -287,6 +290,7 @@ pub(super) struct Column {
 #[derive(Debug)]
 pub(super) struct Type {
     pub(super) schema: Arc<str>,
+    name: Arc<str>,
     kind: u8,
     element: u32,
     base: u32,
@@ -327,12 +331,20 @@ pub(super) struct Cast {
 }
 
 impl Catalog {
-    /// Reads the rows of [`CATALOG_QUERIES`], in their order.
+    /// Reads the rows of [`CATALOG_QUERIES`], in their order; `sensitive` are the columns that are declared so.
     ///
     /// # Errors
     /// When a query's rows are missing, too many or malformed.
-    pub fn from_rows(rows: Vec<Rows>) -> Result<Self, CatalogError> {
-        Ok(Self { known: Arc::new(Reading::new(rows)?.read()?), look: 1 })
+    pub fn from_rows(rows: Vec<Rows>, sensitive: &[Sensitive]) -> Result<Self, CatalogError> {
+        let mut known = Reading::new(rows)?.read()?;
+        known.declare(sensitive);
+        Ok(Self { known: Arc::new(known), look: 1 })
+    }
+
+    /// The columns of `declared` that no relation here has: a misspelt name, or one that was changed since.
+    pub fn missing<'s>(&self, declared: &'s [Sensitive]) -> impl Iterator<Item = &'s Sensitive> {
+        let known = self.known.clone();
+        declared.iter().filter(move |column| known.declared_by(column).next().is_none())
     }
 
     /// A catalog that knows nothing: every name in a text stays unresolved.
@@ -403,6 +415,52 @@ impl Known {
 
     pub(super) fn has_schema(&self, schema: &str) -> bool {
         self.schemas.contains_key(schema)
+    }
+
+    /// The relations that have a declared column.
+    fn declared_by<'k>(&'k self, column: &'k Sensitive) -> impl Iterator<Item = RelationId> + 'k {
+        let named = self.relations_named(&column.table).iter().copied();
+        named.filter(|&id| {
+            let relation = self.relation(id);
+            relation.schema == column.schema && relation.has_column(&column.column)
+        })
+    }
+
+    /// Notes which columns are sensitive: those declared, and those by which parents and children show the same values.
+    fn declare(&mut self, sensitive: &[Sensitive]) {
+        for (declared, column) in sensitive.iter().enumerate() {
+            let mut family: Vec<RelationId> = self.declared_by(column).collect();
+            let mut next = 0;
+            while let Some(&member) = family.get(next) {
+                let relation = &self.relations[member];
+                for &other in relation.children.iter().chain(&relation.parents) {
+                    if self.relations[other].has_column(&column.column) && !family.contains(&other) {
+                        family.push(other);
+                    }
+                }
+                next += 1;
+            }
+            for member in family {
+                let columns = &self.relations[member].columns;
+                let place = columns.iter().position(|known| known.name == column.column);
+                self.sensitive.entry(member).or_default().extend(place.map(|place| (place, declared)));
+            }
+        }
+    }
+
+    /// Whether any column is sensitive.
+    pub(super) fn has_sensitive(&self) -> bool {
+        !self.sensitive.is_empty()
+    }
+
+    /// The sensitive columns of a relation: their places in it, and among the declared ones.
+    pub(super) fn sensitive(&self, id: RelationId) -> &[(usize, usize)] {
+        self.sensitive.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// A type's schema and its name.
+    pub(super) fn type_name(&self, oid: u32) -> Option<(&str, &str)> {
+        self.types.get(&oid).map(|found| (&*found.schema, &*found.name))
     }
 
     pub(super) fn relation(&self, id: RelationId) -> &Relation {
@@ -722,8 +780,8 @@ impl Reading {
             let (schema, name) = (self.intern(row.text()?), self.intern(row.text()?));
             let kind = row.letter()?;
             let (element, base, subtype) = (row.number()?, row.number()?, row.number()?);
-            known.types_by_name.entry(name).or_default().push(oid);
-            known.types.insert(oid, Type { schema, kind, element, base, subtype });
+            known.types_by_name.entry(name.clone()).or_default().push(oid);
+            known.types.insert(oid, Type { schema, name, kind, element, base, subtype });
         }
         Ok(())
     }

@@ -61,6 +61,36 @@ pub(super) fn runs_values(function: &str) -> bool {
     RUNS.contains(&function)
 }
 
+/// Whether a call of it shows nothing of any table's values, nor lets them travel. What is not on this list may: it reads files, pages, logs.
+pub(super) fn shows_nothing(function: &str) -> bool {
+    matches!(
+        function,
+        "nextval"
+            | "setval"
+            | "set_config"
+            | "pg_notify"
+            | "pg_sleep"
+            | "pg_sleep_for"
+            | "pg_sleep_until"
+            | "pg_cancel_backend"
+            | "pg_terminate_backend"
+            | "pg_reload_conf"
+    )
+}
+
+/// Whether a relation of PostgreSQL's own holds samples of other tables' values.
+pub(super) fn shows_values(relation: &str) -> bool {
+    matches!(
+        relation,
+        "pg_statistic"
+            | "pg_statistic_ext_data"
+            | "pg_stats"
+            | "pg_stats_ext"
+            | "pg_stats_ext_exprs"
+            | "pg_largeobject"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,9 +6,11 @@
 mod call;
 mod expression;
 mod relation;
+mod sight;
 mod types;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use pg_query::protobuf::{
@@ -16,6 +18,8 @@ use pg_query::protobuf::{
     RangeVar, RuleStmt, SelectStmt, UpdateStmt, WithClause,
 };
 use pg_query::{Node, NodeEnum};
+
+use sight::Sight;
 
 use super::catalog::{Known, Relation, RelationId};
 use super::session::Step;
@@ -106,6 +110,9 @@ pub(super) struct Walk<'a> {
     system: bool,
     /// Names of the two relations that a rule may use.
     in_rule: bool,
+    pub(super) sight: Sight,
+    /// Where the gateway itself has written.
+    pub(super) written: &'a [Range<usize>],
 }
 
 impl<'a> Walk<'a> {
@@ -121,6 +128,8 @@ impl<'a> Walk<'a> {
             view_depth: 0,
             system: false,
             in_rule: false,
+            sight: Sight::default(),
+            written: &[],
         }
     }
 
@@ -376,6 +385,7 @@ impl<'a> Walk<'a> {
         let (relations, known) = (self.resolve(&range.schemaname, &range.relname), self.known);
         self.act_since(Verb::Select, mark);
         let alone = self.reads.len() == mark && relations.len() == 1;
+        self.sees(range, &relations, alone);
         for &id in &relations {
             self.read(id);
         }
@@ -393,9 +403,13 @@ impl<'a> Walk<'a> {
             self.query(query);
         }
         if let Some(conflict) = insert.on_conflict_clause.as_deref() {
+            self.guard(insert.relation.as_ref(), true);
             self.on_conflict(conflict, insert.relation.as_ref());
+            self.unguard();
         }
+        self.guard(insert.relation.as_ref(), false);
         self.returning(insert.returning_clause.as_ref(), insert.relation.as_ref());
+        self.unguard();
         self.sources.pop();
         self.ctes.truncate(ctes);
     }
@@ -419,6 +433,7 @@ impl<'a> Walk<'a> {
         let ctes = self.ctes.len();
         self.sources.push(Vec::new());
         self.with(update.with_clause.as_ref());
+        self.guard(update.relation.as_ref(), false);
         self.target(Verb::Update, update.relation.as_ref());
         for from in &update.from_clause {
             self.from(from);
@@ -430,6 +445,7 @@ impl<'a> Walk<'a> {
             self.target(Verb::Select, update.relation.as_ref());
         }
         self.returning(update.returning_clause.as_ref(), update.relation.as_ref());
+        self.unguard();
         self.sources.pop();
         self.ctes.truncate(ctes);
     }
@@ -438,6 +454,7 @@ impl<'a> Walk<'a> {
         let ctes = self.ctes.len();
         self.sources.push(Vec::new());
         self.with(delete.with_clause.as_ref());
+        self.guard(delete.relation.as_ref(), false);
         self.target(Verb::Delete, delete.relation.as_ref());
         for using in &delete.using_clause {
             self.from(using);
@@ -447,6 +464,7 @@ impl<'a> Walk<'a> {
             self.target(Verb::Select, delete.relation.as_ref());
         }
         self.returning(delete.returning_clause.as_ref(), delete.relation.as_ref());
+        self.unguard();
         self.sources.pop();
         self.ctes.truncate(ctes);
     }
@@ -455,6 +473,7 @@ impl<'a> Walk<'a> {
         let ctes = self.ctes.len();
         self.sources.push(Vec::new());
         self.with(merge.with_clause.as_ref());
+        self.guard(merge.relation.as_ref(), false);
         self.target(Verb::Select, merge.relation.as_ref());
         self.optional_from(merge.source_relation.as_deref());
         self.optional(merge.join_condition.as_deref());
@@ -475,6 +494,7 @@ impl<'a> Walk<'a> {
             self.all(&when.values);
         }
         self.returning(merge.returning_clause.as_ref(), merge.relation.as_ref());
+        self.unguard();
         self.wants.proven = false;
         self.sources.pop();
         self.ctes.truncate(ctes);
@@ -503,6 +523,10 @@ impl<'a> Walk<'a> {
     ) {
         let Some(clause) = clause else { return };
         self.target(Verb::Select, range);
+        if !clause.options.is_empty() {
+            // `WITH (OLD AS o)`: further names of the whole row.
+            self.exposes_guarded();
+        }
         self.all(&clause.exprs);
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::Key;
 use super::catalog;
+use super::mask::Masking;
 use super::parse::Strings;
 use super::query::Wants;
 use super::state::{Made, Names, Path, State};
@@ -42,6 +43,8 @@ pub struct Start {
     pub role: Arc<str>,
     /// The search path that a startup parameter set, where one did.
     pub search_path: Option<String>,
+    /// The database's sensitive columns, and which of them it is shown masked.
+    pub masking: Masking,
 }
 
 /// What a statement does to the state of its session.
@@ -58,7 +61,8 @@ pub(super) enum Step {
     Role(Option<Arc<str>>),
     /// `standard_conforming_strings` may change.
     Strings,
-    Prepare(Arc<str>, Arc<str>),
+    /// A name, the text of the whole statement, and what was sent in its place.
+    Prepare(Arc<str>, Arc<str>, Option<Arc<str>>),
     /// None: all.
     Deallocate(Option<Arc<str>>),
     Declare(Arc<str>, Box<Statement>),
@@ -137,6 +141,8 @@ pub struct Session {
 #[derive(Debug, Clone)]
 struct Prepared {
     text: Arc<str>,
+    /// What was sent in its place.
+    masked: Option<Arc<str>>,
     strings: Option<Strings>,
     /// `text` is a whole `PREPARE`, of which the query runs.
     inner: bool,
@@ -161,7 +167,7 @@ impl Session {
         Self {
             path_default,
             settled_roles: names.roles.clone(),
-            state: Arc::new(State::new(names, start.role.clone())),
+            state: Arc::new(State::new(names, start.role.clone(), start.masking.clone())),
             caught_up: None,
             caught_up_from: AtomicU64::new(0),
             settled_paths: paths,
@@ -193,7 +199,7 @@ impl Session {
         let state = self.state_for(catalog);
         match self.prepared_in(name, &state, catalog, 0) {
             Some(analysis) => analysis,
-            None => Arc::new(Analysis::opaque(&self.start.database, name.len())),
+            None => Arc::new(self.opaque(name.len())),
         }
     }
 
@@ -203,10 +209,22 @@ impl Session {
         let candidates: Vec<&Statement> = self.portals.get(name).collect();
         let mut statement = match union(candidates.iter().copied()) {
             Some(statement) => statement,
-            None => return Arc::new(Analysis::opaque(&self.start.database, name.len())),
+            None => return Arc::new(self.opaque(name.len())),
         };
         statement.range = 0..name.len();
         Arc::new(Analysis { statements: vec![statement], literals_matter: true })
+    }
+
+    /// What a text wants about which nothing is known, such as one that is not UTF-8.
+    #[must_use]
+    pub fn opaque(&self, text_bytes: usize) -> Analysis {
+        Analysis::opaque(&self.start.database, &self.start.masking, text_bytes)
+    }
+
+    /// Whether it is shown anything masked.
+    #[must_use]
+    pub fn masks(&self) -> bool {
+        self.start.masking.masks()
     }
 
     /// The statement was forwarded: its effects are possible from now on.
@@ -215,12 +233,17 @@ impl Session {
         self.take(statement.steps.clone())
     }
 
-    /// A Parse message was forwarded that names `text` (the empty name too).
-    pub fn prepare_sent(&mut self, name: &str, text: &str) -> Sent {
+    /// A Parse message was forwarded that names `text` (the empty name too); as `masked`, where masks made it another.
+    pub fn prepare_sent(&mut self, name: &str, text: &str, masked: Option<&str>) -> Sent {
         let sent = self.take(Arc::new([]));
-        let prepared = Prepared { text: text.into(), strings: self.state.names.strings, inner: false };
+        let prepared = Prepared {
+            text: text.into(),
+            masked: masked.map(Arc::from),
+            strings: self.state.names.strings,
+            inner: false,
+        };
         self.prepared.possible(name, sent.number, Some(prepared));
-        Sent { steps: Arc::new([Step::Prepare(name.into(), "".into())]), ..sent }
+        Sent { steps: Arc::new([Step::Prepare(name.into(), "".into(), None)]), ..sent }
     }
 
     /// A Bind message was forwarded that makes the portal `portal` of an analysed statement.
@@ -246,7 +269,7 @@ impl Session {
         self.outstanding = self.outstanding.saturating_sub(1);
         for step in sent.steps.iter() {
             match step {
-                Step::Prepare(name, _) => self.prepared.ended(name, sent.number, completed),
+                Step::Prepare(name, ..) => self.prepared.ended(name, sent.number, completed),
                 Step::Declare(name, _) => self.portals.ended(name, sent.number, completed),
                 Step::Deallocate(name) => self.prepared.taken(name.as_deref(), sent.number, completed),
                 Step::Close(name) => self.portals.taken(name.as_deref(), sent.number, completed),
@@ -339,7 +362,7 @@ impl Session {
         };
         // Only a backslash is read in two ways.
         if !sure && text.contains('\\') {
-            return Arc::new(Analysis::opaque(&self.start.database, text.len()));
+            return Arc::new(self.opaque(text.len()));
         }
         let variant = u8::from(inner) | u8::from(strings == Strings::Escapes) << 1;
         let cache = &catalog.known().cache;
@@ -382,14 +405,9 @@ impl Session {
         }
         let mut analyses = Vec::new();
         for prepared in self.prepared.get(name) {
-            analyses.push(self.analyze_in(
-                &prepared.text,
-                prepared.strings,
-                prepared.inner,
-                state,
-                catalog,
-                depth + 1,
-            ));
+            let analysis =
+                self.analyze_in(&prepared.text, prepared.strings, prepared.inner, state, catalog, depth + 1);
+            analyses.push(analysis.kept(&prepared.text, prepared.masked.as_deref()));
         }
         if let [one] = &analyses[..] {
             return Some(one.clone());
@@ -438,9 +456,13 @@ impl Session {
         self.moved = true;
         for step in steps {
             match step {
-                Step::Prepare(name, text) => {
-                    let prepared =
-                        Prepared { text: text.clone(), strings: self.state.names.strings, inner: true };
+                Step::Prepare(name, text, masked) => {
+                    let prepared = Prepared {
+                        text: text.clone(),
+                        masked: masked.clone(),
+                        strings: self.state.names.strings,
+                        inner: true,
+                    };
                     self.prepared.possible(name, number, Some(prepared));
                 }
                 Step::Declare(name, statement) => {
@@ -473,14 +495,18 @@ impl Session {
         }
     }
 
+    fn state_of(&self, names: Names) -> State {
+        State::new(names, self.start.role.clone(), self.start.masking.clone())
+    }
+
     fn change(&mut self, change: impl FnOnce(&mut Names)) {
         let mut names = self.state.names.clone();
         change(&mut names);
         if names != self.state.names {
-            self.state = Arc::new(State::new(names, self.start.role.clone()));
+            self.state = Arc::new(self.state_of(names));
             if self.caught_up.is_some() {
                 let caught_up = self.state.names.settled_definitions();
-                self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
+                self.caught_up = Some(Arc::new(self.state_of(caught_up)));
             }
         }
     }
@@ -514,7 +540,7 @@ impl Session {
         if self.caught_up.is_none() {
             let caught_up = self.state.names.settled_definitions();
             if caught_up != self.state.names {
-                self.caught_up = Some(Arc::new(State::new(caught_up, self.start.role.clone())));
+                self.caught_up = Some(Arc::new(self.state_of(caught_up)));
                 *self.caught_up_from.get_mut() = 0;
             }
         }
@@ -657,10 +683,12 @@ fn union<'a>(statements: impl Iterator<Item = &'a Statement>) -> Option<Statemen
     let mut facts = union.meaning.facts.clone();
     let mut steps = union.steps.to_vec();
     let mut effect = union.meaning.effect;
+    let mut masks = union.meaning.masks.clone();
     wants.actions.extend(union.meaning.actions.iter().cloned());
     for statement in statements {
         wants.actions.extend(statement.meaning.actions.iter().cloned());
         steps.extend(statement.steps.iter().cloned());
+        masks.extend(statement.meaning.masks.iter().cloned());
         if statement.meaning.effect == Effect::MayChange {
             effect = Effect::MayChange;
         }
@@ -669,7 +697,9 @@ fn union<'a>(statements: impl Iterator<Item = &'a Statement>) -> Option<Statemen
         facts.has_limit &= statement.meaning.facts.has_limit;
     }
     union.steps = steps.into();
-    union.meaning = Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts });
+    masks.sort();
+    masks.dedup();
+    union.meaning = Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts, masks });
     Some(union)
 }
 
@@ -689,7 +719,7 @@ pub(super) fn renames(steps: &[Step]) -> Renames<'_> {
     let mut renames = Renames::Nothing;
     for step in steps {
         let one = match step {
-            Step::Prepare(name, _) | Step::Deallocate(Some(name)) => Renames::Statement(name),
+            Step::Prepare(name, ..) | Step::Deallocate(Some(name)) => Renames::Statement(name),
             Step::Deallocate(None) => Renames::AllStatements,
             Step::Declare(name, _) | Step::Close(Some(name)) => Renames::Portal(name),
             Step::Close(None) => Renames::AllPortals,

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::catalog::{Function, Known, Operator, RelationId};
+use super::mask::Masking;
 use super::parse::Strings;
 
 /// How many search paths, and how many roles, are kept as possible before any is.
@@ -22,6 +23,7 @@ pub(super) type Path = Arc<[Arc<str>]>;
 pub(super) struct State {
     pub(super) names: Names,
     pub(super) session_role: Arc<str>,
+    pub(super) masking: Masking,
     /// The possible search paths as the server looks through them; none: any.
     searches: Option<Vec<Search>>,
     id: blake3::Hash,
@@ -95,16 +97,16 @@ pub(super) struct Found {
 }
 
 impl State {
-    pub(super) fn new(names: Names, session_role: Arc<str>) -> Self {
+    pub(super) fn new(names: Names, session_role: Arc<str>, masking: Masking) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
-        (&names, &session_role).hash(&mut digest);
-        Self { id: digest.0.finalize(), searches: names.searches(), names, session_role }
+        (&names, &session_role, &masking).hash(&mut digest);
+        Self { id: digest.0.finalize(), searches: names.searches(), names, session_role, masking }
     }
 
     /// In which the catalog itself spells definitions: with every name qualified that is not PostgreSQL's own.
-    pub(super) fn of_definitions() -> Self {
+    pub(super) fn of_definitions(masking: Masking) -> Self {
         let path: Path = Arc::new([Arc::from("pg_catalog")]);
-        Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""))
+        Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""), masking)
     }
 
     /// The same for equal states, and for no others.

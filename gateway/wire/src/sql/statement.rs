@@ -7,18 +7,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pg_query::protobuf::{
-    CopyStmt, DiscardMode, ExplainStmt, ObjectType, SelectStmt, TransactionStmt, TransactionStmtKind,
-    VariableSetKind, VariableSetStmt,
+    CopyStmt, DiscardMode, ExplainStmt, ObjectType, RawStmt, SelectStmt, TransactionStmt,
+    TransactionStmtKind, VariableSetKind, VariableSetStmt,
 };
 use pg_query::{Node, NodeEnum};
 
 use super::parse::{self, Strings};
-use super::query::{Setting, Walk, Wants, constant_text};
+use super::query::{Setting, Walk, Wants, constant_text, strings};
 use super::session::{Running, Session, Step};
+use super::splice::{Edit, Spliced, splice};
 use super::state::State;
 use super::{Analysis, Statement, names, opaque, setting};
 use crate::action::{Action, Effect, Facts, Object, Verb};
-use crate::protocol::Meaning;
+use crate::protocol::{Masked, Meaning};
 
 /// How many statements one text may hold before it is opaque as a whole.
 const STATEMENTS_MAX: usize = 10_000;
@@ -37,10 +38,9 @@ pub(super) fn examine(
     state: &Arc<State>,
     runs: Running<'_>,
 ) -> Examined {
-    let database = runs.session.database();
     let tree = match parse::parse(text, strings) {
         Ok(tree) if tree.stmts.len() <= STATEMENTS_MAX => tree,
-        _ => return Examined { analysis: Analysis::opaque(database, text.len()), lasting: true },
+        _ => return Examined { analysis: runs.session.opaque(text.len()), lasting: true },
     };
     let count = u32::try_from(tree.stmts.len()).unwrap_or(u32::MAX);
     let mut statements: Vec<Statement> = Vec::with_capacity(tree.stmts.len());
@@ -51,23 +51,19 @@ pub(super) fn examine(
         let range = range_of(raw.stmt_location, raw.stmt_len, text);
         let runs = Running { session: later.as_ref().unwrap_or(runs.session), ..runs };
         let state = later.as_ref().map_or(state, Session::state);
-        let mut teller = Teller {
-            walk: Walk::new(runs.catalog.known(), state, database),
-            runs,
-            state,
-            source: text.get(range.clone()).unwrap_or(text),
-            facts: Facts { statements: count, resolved: true, ..Facts::default() },
-            lasting: true,
-            wrote,
-        };
-        match raw.stmt.as_deref().and_then(|node| node.node.as_ref()) {
-            Some(NodeEnum::PrepareStmt(prepare)) if inner => teller.nodes(prepare.query.as_deref()),
-            Some(node) => teller.statement(node),
-            None => teller.walk.opaque(),
+        let telling = Telling { inner, count, wrote, state, runs };
+        let source = text.get(range.clone()).unwrap_or(text);
+        let told = telling.tell(raw, source, &[]);
+        literals_matter |= told.literals || !told.edits.is_empty();
+        lasting &= told.lasting;
+        let mut statement = Statement { range, ..told.statement };
+        if !told.edits.is_empty() {
+            let after = statements.last().map_or(0, |last| last.range.end);
+            match telling.masked(source, statement.range.start, strings, told.edits, &statement) {
+                Some(masked) if after <= statement.range.start => statement.masks(masked),
+                _ => statement.expose(),
+            }
         }
-        literals_matter |= teller.walk.wants.literals;
-        lasting &= teller.lasting;
-        let statement = teller.told(range, database);
         wrote |= statement.meaning.effect == Effect::MayChange;
         if !statement.steps.is_empty() && count > 1 {
             let mut session = runs.session.scratch(state);
@@ -89,6 +85,74 @@ fn range_of(location: i32, length: i32, text: &str) -> Range<usize> {
     if text.is_char_boundary(start) && text.is_char_boundary(end) { start..end } else { 0..text.len() }
 }
 
+/// In which circumstances a statement is told.
+#[derive(Clone, Copy)]
+struct Telling<'a> {
+    inner: bool,
+    count: u32,
+    wrote: bool,
+    state: &'a Arc<State>,
+    runs: Running<'a>,
+}
+
+/// What was told of one statement.
+struct Told {
+    statement: Statement,
+    literals: bool,
+    lasting: bool,
+    /// What has to be written into its text; nothing where that would not be enough.
+    edits: Vec<Edit>,
+}
+
+impl Telling<'_> {
+    /// What a statement wants; in its text the gateway itself has written the places `written`.
+    fn tell(&self, raw: &RawStmt, source: &str, written: &[Range<usize>]) -> Told {
+        let database = self.runs.session.database();
+        let mut teller = Teller {
+            walk: Walk::new(self.runs.catalog.known(), self.state, database),
+            runs: self.runs,
+            state: self.state,
+            source,
+            facts: Facts { statements: self.count, resolved: true, ..Facts::default() },
+            lasting: true,
+            wrote: self.wrote,
+            masks: Vec::new(),
+        };
+        teller.walk.written = written;
+        match raw.stmt.as_deref().and_then(|node| node.node.as_ref()) {
+            Some(NodeEnum::PrepareStmt(prepare)) if self.inner => teller.nodes(prepare.query.as_deref()),
+            Some(node) => teller.statement(node),
+            None => teller.walk.opaque(),
+        }
+        teller.told(database)
+    }
+
+    /// The text with the edits made, proven: parsed and walked anew, it names nothing masked where the gateway did not write, and
+    /// needs no permission that it did not need before.
+    fn masked(
+        &self,
+        source: &str,
+        start: usize,
+        strings: Strings,
+        mut edits: Vec<Edit>,
+        told: &Statement,
+    ) -> Option<Spliced> {
+        for edit in &mut edits {
+            edit.at = edit.at.checked_sub(start)?;
+        }
+        let spliced = splice(source, edits)?;
+        let tree = parse::parse(&spliced.text, strings).ok()?;
+        let [raw] = &tree.stmts[..] else { return None };
+        let written: Vec<Range<usize>> = spliced.places.iter().map(|(_, written)| written.clone()).collect();
+        let again = self.tell(raw, &spliced.text, &written);
+        let needed = |action: &&Action| action.verb == Verb::Unmask;
+        let known = &told.meaning.actions;
+        let proven = again.edits.is_empty()
+            && again.statement.meaning.actions.iter().filter(needed).all(|action| known.contains(action));
+        proven.then_some(spliced)
+    }
+}
+
 /// Tells what one statement wants.
 struct Teller<'a> {
     walk: Walk<'a>,
@@ -98,21 +162,35 @@ struct Teller<'a> {
     facts: Facts,
     lasting: bool,
     wrote: bool,
+    /// What is masked in what it runs by name.
+    masks: Vec<Masked>,
 }
 
 impl<'a> Teller<'a> {
-    fn told(self, range: Range<usize>, database: &Arc<str>) -> Statement {
-        let Wants { mut actions, proven, resolved, opaque: is_opaque, mut steps, .. } = self.walk.wants;
+    fn told(mut self, database: &Arc<str>) -> Told {
+        let mut masks = std::mem::take(&mut self.masks);
+        if self.walk.sight.exposed.is_empty() {
+            masks.extend(self.walk.masks());
+        }
+        masks.sort();
+        masks.dedup();
+        let unmask = self.walk.unmask(&self.walk.wants.actions);
+        let sight = std::mem::take(&mut self.walk.sight);
+        let Wants { mut actions, proven, resolved, opaque: is_opaque, mut steps, literals } = self.walk.wants;
         if is_opaque {
-            actions.extend(opaque(database).actions);
+            actions.extend(opaque(database, &self.state.masking).actions);
             steps.push(Step::Anything);
         }
+        actions.extend(unmask);
+        let edits = if sight.exposed.is_empty() { sight.edits } else { Vec::new() };
         let mut facts = self.facts;
         facts.resolved = resolved && !is_opaque;
         let proven = proven && !is_opaque && !self.state.names.changed;
         let effect = if proven { Effect::Reads } else { Effect::MayChange };
-        let actions: Vec<Action> = actions.into_iter().collect();
-        Statement { range, meaning: Arc::new(Meaning { actions, effect, facts }), steps: steps.into() }
+        let meaning = Meaning { actions: actions.into_iter().collect(), effect, facts, masks };
+        let statement =
+            Statement { range: 0..0, meaning: Arc::new(meaning), masked: None, steps: steps.into() };
+        Told { statement, literals, lasting: self.lasting, edits }
     }
 
     fn kind(&mut self, kind: &str) {
@@ -310,8 +388,10 @@ impl<'a> Teller<'a> {
             self.walk.opaque();
         }
         match (&copy.relation, copy.query.as_deref()) {
+            (Some(relation), _) if copy.is_from => self.walk.on_relation(Verb::Insert, relation),
             (Some(relation), _) => {
-                self.walk.on_relation(if copy.is_from { Verb::Insert } else { Verb::Select }, relation);
+                self.walk.on_relation(Verb::Select, relation);
+                self.walk.copies(relation, strings(&copy.attlist));
             }
             (None, Some(query)) => self.nodes(Some(query)),
             (None, None) => self.walk.opaque(),
@@ -335,7 +415,7 @@ impl<'a> Teller<'a> {
                 self.nodes(prepare.query.as_deref());
                 // What it runs has its effects when it runs.
                 self.walk.wants.steps =
-                    vec![Step::Prepare(Arc::from(&*prepare.name), Arc::from(self.source))];
+                    vec![Step::Prepare(Arc::from(&*prepare.name), Arc::from(self.source), None)];
             }
             NodeEnum::ExecuteStmt(execute) => {
                 self.kind("execute");
@@ -350,10 +430,12 @@ impl<'a> Teller<'a> {
             NodeEnum::DeclareCursorStmt(declare) => {
                 self.kind("declare");
                 self.nodes(declare.query.as_deref());
+                let mut actions = self.walk.wants.actions.clone();
+                actions.extend(self.walk.unmask(&actions));
                 let statement = Statement {
                     range: 0..self.source.len(),
                     meaning: Arc::new(Meaning {
-                        actions: self.walk.wants.actions.iter().cloned().collect(),
+                        actions: actions.into_iter().collect(),
                         effect: if self.walk.wants.proven && !self.state.names.changed {
                             Effect::Reads
                         } else {
@@ -365,11 +447,13 @@ impl<'a> Teller<'a> {
                             statements: 1,
                             ..Facts::default()
                         },
+                        masks: self.walk.masks(),
                     }),
+                    masked: None,
                     steps: std::mem::take(&mut self.walk.wants.steps).into(),
                 };
                 let statement = if self.walk.wants.opaque {
-                    opaque_statement(&statement, self.walk.database)
+                    opaque_statement(&statement, &opaque(self.walk.database, &self.state.masking))
                 } else {
                     statement
                 };
@@ -407,6 +491,7 @@ impl<'a> Teller<'a> {
                 let meaning = &statement.meaning;
                 let wants = &mut self.walk.wants;
                 wants.actions.extend(meaning.actions.iter().cloned());
+                self.masks.extend(meaning.masks.iter().cloned());
                 wants.proven &= meaning.effect == Effect::Reads;
                 wants.resolved &= meaning.facts.resolved;
                 wants.steps.extend(
@@ -420,9 +505,9 @@ impl<'a> Teller<'a> {
     }
 }
 
-fn opaque_statement(statement: &Statement, database: &Arc<str>) -> Statement {
+fn opaque_statement(statement: &Statement, opaque: &Meaning) -> Statement {
     let mut meaning = (*statement.meaning).clone();
-    meaning.actions.extend(opaque(database).actions);
+    meaning.actions.extend(opaque.actions.iter().cloned());
     meaning.actions.sort();
     meaning.actions.dedup();
     meaning.effect = Effect::MayChange;
@@ -430,6 +515,7 @@ fn opaque_statement(statement: &Statement, database: &Arc<str>) -> Statement {
     Statement {
         meaning: Arc::new(meaning),
         steps: Arc::new([Step::Anything]),
+        masked: None,
         range: statement.range.clone(),
     }
 }

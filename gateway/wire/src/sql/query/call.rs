@@ -18,13 +18,17 @@ impl<'a> Walk<'a> {
         for field in &column.fields {
             match field.node.as_ref() {
                 Some(NodeEnum::String(name)) => fields.push(name.sval.as_str()),
-                Some(NodeEnum::AStar(_)) => return Typed::Any,
+                Some(NodeEnum::AStar(_)) => {
+                    self.names_column(column, &fields, true);
+                    return Typed::Any;
+                }
                 _ => {
                     self.opaque();
                     return Typed::Any;
                 }
             }
         }
+        self.names_column(column, &fields, false);
         match fields[..] {
             [name] => self.column_type(name),
             [.., alias, name] => {
@@ -124,6 +128,9 @@ impl<'a> Walk<'a> {
         self.optional(call.agg_filter.as_deref());
         if let Some(window) = call.over.as_deref() {
             self.window(window);
+        }
+        if self.is_written(call.location) {
+            return Typed::Any;
         }
         let name = strings(&call.funcname);
         let (schema, name) = match name.as_deref() {

@@ -8,7 +8,9 @@ use pg_query::protobuf::RangeVar;
 use super::{Below, FAMILY_MAX, VIEW_DEPTH_MAX, Walk, Wants};
 use crate::action::Verb;
 use crate::sql::catalog::{Column, Kind, Known, Relation, RelationId};
+use crate::sql::mask::Masking;
 use crate::sql::parse;
+use crate::sql::purity;
 use crate::sql::session::{Step, Value};
 use crate::sql::state::State;
 
@@ -92,6 +94,11 @@ impl<'a> Walk<'a> {
             }
             self.act(Verb::Select, object);
             self.wants.proven &= relation.inert;
+            if relation.system && purity::shows_values(&relation.name) {
+                // What the planner keeps of every table's values: nobody can say whose they are.
+                let database = self.database_object();
+                self.act(Verb::Opaque, database);
+            }
             self.odd_columns(relation);
             match relation.kind {
                 Kind::View => {
@@ -126,7 +133,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What lies below a view, found once for each snapshot.
-    fn below(&mut self, id: RelationId) -> Arc<Below> {
+    pub(super) fn below(&mut self, id: RelationId) -> Arc<Below> {
         let relation = self.known.relation(id);
         if let Some(below) = relation.below.get() {
             return below.clone();
@@ -138,7 +145,7 @@ impl<'a> Walk<'a> {
         }
         let parsed =
             relation.definition.as_deref().and_then(|text| parse::parse(text, parse::Strings::Standard).ok());
-        let state = State::of_definitions();
+        let state = State::of_definitions(Masking::default());
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
         walk.system = relation.system;
@@ -187,7 +194,7 @@ impl<'a> Walk<'a> {
     /// What a rewrite rule does, whichever event it is for.
     fn rule(&mut self, text: &str) {
         let Ok(tree) = parse::parse(text, parse::Strings::Standard) else { return self.opaque() };
-        let state = State::of_definitions();
+        let state = State::of_definitions(Masking::default());
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
         let statement =

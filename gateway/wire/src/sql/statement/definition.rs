@@ -17,6 +17,9 @@ use crate::sql::state::Made;
 impl<'a> Teller<'a> {
     pub(super) fn definition(&mut self, node: &'a NodeEnum) {
         self.changes();
+        if !runs_nothing_later(node) {
+            self.walk.exposes_everything();
+        }
         match node {
             NodeEnum::CreateStmt(create) => self.create_table(create),
             NodeEnum::CreateForeignTableStmt(create) => {
@@ -35,6 +38,8 @@ impl<'a> Teller<'a> {
                     Ok(ObjectType::ObjectMatview) => "create_materialized_view",
                     _ => "create_table_as",
                 });
+                self.walk.sight.defines =
+                    ObjectType::try_from(create.objtype) == Ok(ObjectType::ObjectMatview);
                 self.nodes(create.query.as_deref());
                 match create.into.as_ref().and_then(|into| into.rel.as_ref()) {
                     Some(relation) => self.walk.create(relation),
@@ -49,6 +54,7 @@ impl<'a> Teller<'a> {
             }
             NodeEnum::ViewStmt(view) => {
                 self.kind("create_view");
+                self.walk.sight.defines = true;
                 self.nodes(view.query.as_deref());
                 match &view.view {
                     Some(relation) => self.walk.create(relation),
@@ -157,6 +163,7 @@ impl<'a> Teller<'a> {
             }
             NodeEnum::RuleStmt(rule) => {
                 self.kind("create_rule");
+                self.walk.sight.defines = true;
                 self.on_made(Verb::Alter, rule.relation.as_ref());
                 self.walk.rule_body(rule);
                 self.remake(rule.relation.as_ref());
@@ -522,7 +529,13 @@ impl<'a> Teller<'a> {
     fn references(&mut self, constraints: &'a [Node]) {
         for constraint in constraints {
             match constraint.node.as_ref() {
-                Some(NodeEnum::Constraint(constraint)) => self.reference(constraint),
+                Some(NodeEnum::Constraint(constraint)) => {
+                    self.reference(constraint);
+                    if constraint.raw_expr.is_some() && self.state.masking.masks() {
+                        // A default or a check runs when somebody writes, and may show what it sees.
+                        self.walk.optional(constraint.raw_expr.as_deref());
+                    }
+                }
                 Some(NodeEnum::CollateClause(_)) => {}
                 _ => self.walk.opaque(),
             }
@@ -633,4 +646,34 @@ impl<'a> Teller<'a> {
         }
         self.step(Step::Defined);
     }
+}
+
+/// Whether what it makes runs nothing of its own when it is used: a session that is shown masks may make no functions, views, rules, triggers,
+/// policies or defaults that look for it.
+fn runs_nothing_later(node: &NodeEnum) -> bool {
+    matches!(
+        node,
+        NodeEnum::CreateStmt(_)
+            | NodeEnum::CreateTableAsStmt(_)
+            | NodeEnum::IndexStmt(_)
+            | NodeEnum::DropStmt(_)
+            | NodeEnum::TruncateStmt(_)
+            | NodeEnum::LockStmt(_)
+            | NodeEnum::RenameStmt(_)
+            | NodeEnum::CommentStmt(_)
+            | NodeEnum::CreateSeqStmt(_)
+            | NodeEnum::AlterSeqStmt(_)
+            | NodeEnum::CreateEnumStmt(_)
+            | NodeEnum::CompositeTypeStmt(_)
+            | NodeEnum::CallStmt(_)
+            | NodeEnum::NotifyStmt(_)
+            | NodeEnum::ListenStmt(_)
+            | NodeEnum::UnlistenStmt(_)
+            | NodeEnum::ConstraintsSetStmt(_)
+            | NodeEnum::CheckPointStmt(_)
+            | NodeEnum::VacuumStmt(_)
+            | NodeEnum::ClusterStmt(_)
+            | NodeEnum::ReindexStmt(_)
+            | NodeEnum::RefreshMatViewStmt(_)
+    )
 }

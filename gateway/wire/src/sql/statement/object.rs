@@ -85,6 +85,9 @@ impl<'a> Teller<'a> {
     pub(super) fn on_made(&mut self, verb: Verb, range: Option<&RangeVar>) {
         let Some(range) = range else { return self.walk.opaque() };
         let found = self.state.resolve(self.walk.known, &range.schemaname, &range.relname);
+        if matches!(verb, Verb::Select | Verb::Alter | Verb::Create) {
+            self.walk.exposes(&found.relations);
+        }
         if !found.unresolved {
             self.walk.on_relation(verb, range);
             for id in found.relations {
