@@ -10,6 +10,7 @@
 
 pub mod certificates;
 pub mod child;
+pub mod corpus;
 pub mod driver;
 pub mod gateway;
 pub mod issuer;

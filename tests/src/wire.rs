@@ -76,7 +76,8 @@ impl Message {
 }
 
 /// The cells of a `DataRow` as text; NULL as `∅`.
-fn cells(body: &[u8]) -> Vec<String> {
+#[must_use]
+pub fn cells(body: &[u8]) -> Vec<String> {
     let mut cells = Vec::new();
     let mut rest = body.get(2..).unwrap_or_default();
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
@@ -433,6 +434,15 @@ pub fn parse(name: &str, sql: &str) -> Vec<u8> {
 /// When there are more parameters than the protocol can say.
 #[must_use]
 pub fn bind(portal: &str, name: &str, parameters: &[Option<&str>]) -> Vec<u8> {
+    bind_as(portal, name, parameters, false)
+}
+
+/// `Bind` with parameters as text, and all results as text or all in binary.
+///
+/// # Panics
+/// When there are more parameters than the protocol can say.
+#[must_use]
+pub fn bind_as(portal: &str, name: &str, parameters: &[Option<&str>], binary: bool) -> Vec<u8> {
     let mut body = text(&[portal, name]);
     body.extend([0, 0]);
     body.extend(u16::try_from(parameters.len()).expect("they are few").to_be_bytes());
@@ -445,7 +455,7 @@ pub fn bind(portal: &str, name: &str, parameters: &[Option<&str>]) -> Vec<u8> {
             }
         }
     }
-    body.extend([0, 0]);
+    body.extend([0, 1, 0, u8::from(binary)]);
     frame(b'B', &body)
 }
 
