@@ -376,8 +376,9 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("server_name = \"db.example\" }", "server_name = \"db.example\", zzz = 1 }", 37),
         ("{ name = \"catalog\" }", "{ name = \"catalog\", zzz = 1 }", 39),
         ("{ reads = \"250ms\" }", "{ reads = \"250ms\", zzz = 1 }", 42),
-        ("connections_max", "zzz = 1\nconnections_max", 58),
-        ("level = ", "zzz = 1\nlevel = ", 68),
+        ("connections_max", "zzz = 1\nconnections_max", 59),
+        ("level = ", "zzz = 1\nlevel = ", 69),
+        ("columns = ", "zzz = 1, columns = ", 44),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();
