@@ -142,7 +142,9 @@ impl Keys for FolderKeys {
     }
 
     fn order(&self, number: u32) -> Result<Option<Vec<u8>>, KeyError> {
-        read_optional(&order_path(&self.folder, number), ORDER_BYTES_MAX)
+        let order = read_optional(&order_path(&self.folder, number), ORDER_BYTES_MAX)?;
+        // A text file ends with a line end; an entry's body does not.
+        Ok(order.map(|bytes| bytes.strip_suffix(b"\n").unwrap_or(&bytes).to_vec()))
     }
 }
 

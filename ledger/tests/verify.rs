@@ -2,7 +2,7 @@
 
 use gatebook_ledger::storage::Crash;
 use gatebook_ledger::verify::{Options, Verdict};
-use gatebook_ledger::{Kind, Memory, Storage, export};
+use gatebook_ledger::{Draft, Kind, Memory, Storage, export};
 
 use common::{EVENT, create, fill, judge, open, pinned, publish, stage};
 
@@ -296,4 +296,62 @@ fn a_changed_byte_at_the_end_of_a_live_ledger_is_not_taken_for_a_write() {
     storage.set_bytes(&last, &half);
     let report = judge(&storage, &pins);
     assert_eq!(report.verdict, Verdict::Unanchored, "{:?}", report.problems);
+}
+
+/// A ledger whose first segment is sealed, and what stands in it.
+fn sealed(redaction: &str) -> (Memory, Options) {
+    let (storage, keys) = (Memory::new(), common::keys());
+    let mut writer = common::create_with(&storage, &keys);
+    stage(&mut writer, EVENT, 0, b"a secret");
+    stage(&mut writer, EVENT, 0, b"another");
+    writer.rotate(10).unwrap();
+    if !redaction.is_empty() {
+        let body = redaction.as_bytes();
+        let draft = Draft { kind: Kind::REDACTION, time_ns: 11, session: 0, body, payload: b"" };
+        writer.stage(&draft).unwrap();
+    }
+    writer.close(12).unwrap();
+    let pins = pinned(&storage);
+    (storage, pins)
+}
+
+/// Overwrites a payload and its salt with zeros.
+fn wipe(storage: &Memory, payload: &[u8]) {
+    let name = "segments/00000000.seg";
+    let mut bytes = storage.bytes(name).unwrap();
+    let at = bytes.windows(payload.len()).position(|window| window == payload).unwrap();
+    bytes[at - 16..at + payload.len()].fill(0);
+    storage.set_bytes(name, &bytes);
+}
+
+#[test]
+fn a_payload_that_a_redaction_names_may_be_gone_and_no_other() {
+    let (storage, pins) = sealed(r#"{"first":1,"last":1,"reason":"asked for"}"#);
+    assert_eq!(judge(&storage, &pins).redacted, 0, "not yet");
+    wipe(&storage, b"a secret");
+    let report = judge(&storage, &pins);
+    assert_eq!((report.verdict, report.redacted), (Verdict::Verified, 1), "{:?}", report.problems);
+    wipe(&storage, b"another");
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+    let (storage, pins) = sealed("");
+    wipe(&storage, b"a secret");
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+    let (storage, pins) = sealed(r#"{"first":1,"last":9,"reason":"of what is yet to come"}"#);
+    wipe(&storage, b"a secret");
+    assert_eq!(judge(&storage, &pins).verdict, Verdict::Tampered);
+}
+
+#[test]
+fn a_segment_cut_down_to_its_footer_is_missing_and_no_more() {
+    let (storage, pins) = sealed("");
+    let name = "segments/00000000.seg";
+    let bytes = storage.bytes(name).unwrap();
+    let footer = (0..bytes.len()).step_by(4096).find(|at| bytes[*at..].starts_with(b"GBFOOT01")).unwrap();
+    let mut pruned = [&bytes[..4096], &bytes[footer..]].concat();
+    let offset_at = pruned.len() - 16;
+    pruned[offset_at..offset_at + 8].copy_from_slice(&4096_u64.to_be_bytes());
+    storage.set_bytes(name, &pruned);
+    let report = judge(&storage, &pins);
+    assert_eq!(report.verdict, Verdict::Incomplete, "{:?}", report.problems);
+    assert!(report.root.is_some(), "the tree goes on from the footer");
 }

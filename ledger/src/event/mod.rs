@@ -41,6 +41,9 @@ pub const CANCEL: Kind = Kind(290);
 /// A principal or a session was revoked.
 pub const REVOCATION: Kind = Kind(304);
 
+/// The gateway found that its own ledger does not verify.
+pub const LEDGER_ALARM: Kind = Kind(320);
+
 /// The name of a kind, as `show` and `--json` spell it; none where this version does not know it.
 #[must_use]
 pub fn kind_name(kind: Kind) -> Option<&'static str> {
@@ -58,6 +61,7 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         Kind::SESSION_SHREDDED => "session.shredded",
         Kind::SESSION_OPENED => "session.opened",
         Kind::SESSION_CLOSED => "session.closed",
+        LEDGER_ALARM => "ledger.alarm",
         GATEWAY_STARTED => "gateway.started",
         GATEWAY_STOPPED => "gateway.stopped",
         CONFIG_LOADED => "config.loaded",
@@ -185,6 +189,8 @@ bodies! {
     OutcomeBody<'a> => OUTCOME, OutcomePayload<'a>;
     CancelBody<'a> => CANCEL, CancelPayload<'a>;
     RevocationBody<'a> => REVOCATION, RevocationPayload<'a>;
+    GapBody<'a> => Kind::GAP, ();
+    LedgerAlarmBody<'a> => LEDGER_ALARM, LedgerAlarmPayload<'a>;
 }
 
 /// Any event of the vocabulary, read back from an entry.
@@ -602,6 +608,38 @@ pub struct RevocationPayload<'a> {
     /// The session's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+}
+
+/// See [`Kind::GAP`]: recording was impossible from then until this entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapBody<'a> {
+    /// Why: `write_failed`.
+    #[serde(borrow)]
+    pub cause: Cow<'a, str>,
+    /// Since when, in milliseconds since 1970 UTC.
+    pub from_ms: u64,
+    /// How many records were lost. None of what they tell of was acknowledged.
+    pub lost: u64,
+    /// How many sessions were ended by it.
+    pub sessions: u64,
+}
+
+/// See [`LEDGER_ALARM`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerAlarmBody<'a> {
+    /// How many problems there are.
+    pub problems: u64,
+    /// `tampered` or `incomplete`.
+    #[serde(borrow)]
+    pub verdict: Cow<'a, str>,
+}
+
+/// See [`LEDGER_ALARM`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerAlarmPayload<'a> {
+    /// The first of them.
+    #[serde(borrow)]
+    pub what: Vec<Cow<'a, str>>,
 }
 
 #[cfg(test)]

@@ -148,6 +148,7 @@ impl Joined {
             if part.frames == 0 && footer.frames > 0 && intact {
                 let what = "the frames of this segment are missing: it was cut down to its footer".to_owned();
                 court.missing(file(), Some(*offset), Some(part.next_seq), what);
+                return self.pass_over(footer);
             } else if !agrees && intact {
                 let what = "segment footer contradicts its segment".to_owned();
                 court.tampered(file(), Some(*offset), Some(part.next_seq), what);
@@ -190,6 +191,18 @@ impl Joined {
             } else {
                 self.sessions.open.insert(*session, stretch.link);
             }
+        }
+    }
+
+    /// Goes on behind a segment of which only the footer is left, which its epoch signed.
+    fn pass_over(&mut self, footer: &Footer) {
+        (self.chain, self.next_seq) = (Some(footer.chain), footer.next_seq);
+        self.range = Range::from_levels(footer.next_seq, &footer.levels);
+        self.sessions = footer.sessions.clone();
+        self.authorities.push((footer.next_seq, footer.authority));
+        self.latest_ns = footer.latest_ns;
+        if footer.ends_epoch {
+            self.epoch = None;
         }
     }
 

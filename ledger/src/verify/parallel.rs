@@ -171,6 +171,7 @@ impl Bench<'_> {
             }
         }
         meter.add(reader.length().saturating_sub(seen), 0);
+        part.settle_zeroed();
         Ok(part)
     }
 }

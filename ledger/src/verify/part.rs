@@ -6,7 +6,7 @@ use std::io;
 use serde::Deserialize;
 
 use super::parallel::Bench;
-use super::report::Findings;
+use super::report::{Findings, Problem};
 use crate::entry::{Entry, Header, Kind, Malformed, check_canonical};
 use crate::epoch::Epoch;
 use crate::hash::{Committer, Digest, leaf};
@@ -128,6 +128,19 @@ impl Part {
         }
     }
 
+    /// In a sealed segment a payload of zeros may have been taken out, which the redactions tell once all are known;
+    /// in an open one it is what it looks like.
+    pub(super) fn settle_zeroed(&mut self) {
+        if self.footer.is_none() {
+            self.zeroed.clear();
+        }
+        let zeroed = std::mem::take(&mut self.zeroed);
+        let taken_out =
+            |problem: &Problem| problem.entry.is_some_and(|entry| zeroed.binary_search(&entry).is_ok());
+        self.findings.problems.retain(|problem| problem.what != PAYLOAD_DIFFERS || !taken_out(problem));
+        self.zeroed = zeroed;
+    }
+
     /// The last frame's payloads stand at its end, so a torn write may have lost only them.
     pub(super) fn unfinished_payloads(&mut self, live: bool, since: usize) {
         for problem in &mut self.findings.problems[since..] {
@@ -197,10 +210,9 @@ impl Part {
                 }
             };
             if !record.payload_matches(&entry, committer) {
+                self.problem(offset, Some(self.next_seq), PAYLOAD_DIFFERS);
                 if all_zero(&record.salt) && all_zero(record.payload) {
                     self.zeroed.push(self.next_seq);
-                } else {
-                    self.problem(offset, Some(self.next_seq), PAYLOAD_DIFFERS);
                 }
             }
             self.entry(bench, offset, &entry, frame);
@@ -268,6 +280,7 @@ impl Part {
             }
             Kind::KEYS_CHANGED if session != 0 => return Err(Malformed("keys.changed is of a session")),
             Kind::KEYS_CHANGED => self.orders.push((seq, time_ns, Order::parse(entry.body)?)),
+            Kind::REDACTION if session != 0 => return Err(Malformed("redaction is of a session")),
             Kind::REDACTION => {
                 let redaction: Redaction = serde_json::from_slice(entry.body)
                     .map_err(|_| Malformed("redaction is not as the format wants it"))?;

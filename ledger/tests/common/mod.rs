@@ -1,5 +1,7 @@
 //! Ledgers in memory that are the same each time.
 
+pub(crate) mod forge;
+
 use std::sync::Arc;
 
 use gatebook_ledger::checkpoint::Vkey;
