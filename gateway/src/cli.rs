@@ -158,9 +158,10 @@ async fn dispatch(verb: Verb) -> ExitCode {
         }
         Verb::Sessions { verb: SessionsVerb::Ls { config, json } } => {
             match ask(&config, &Ask::Sessions).await {
-                Ok(Answer::Sessions { sessions }) => {
+                Ok(Answer::Sessions { sessions, alarm }) => {
                     print_sessions(&sessions, json);
-                    ExitCode::SUCCESS
+                    let Some(alarm) = alarm else { return ExitCode::SUCCESS };
+                    fail(&format!("ALARM: the ledger does not verify: {}", alarm.escape_debug()))
                 }
                 Ok(answer) => unexpected(answer),
                 Err(code) => code,

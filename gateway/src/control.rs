@@ -51,6 +51,9 @@ pub(crate) enum Answer {
     Sessions {
         /// Each of them.
         sessions: Vec<SessionLine>,
+        /// Why the ledger does not verify, where the gateway found so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        alarm: Option<String>,
     },
     /// It could not be done.
     Failed {
@@ -154,7 +157,8 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
             }
         }
         Ok(Ask::Sessions) => {
-            Answer::Sessions { sessions: gateway.registry.all().iter().map(|live| line_of(live)).collect() }
+            let sessions = gateway.registry.all().iter().map(|live| line_of(live)).collect();
+            Answer::Sessions { sessions, alarm: gateway.recorder.alarm() }
         }
         Err(error) => Answer::Failed { error: format!("not understood: {error}") },
     };

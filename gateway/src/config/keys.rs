@@ -224,6 +224,39 @@ pub(super) const KEYS: &[Key] = &[
          the checkpoint covers stay anyway, and what is newer.",
     ),
     key_of(
+        "ledger.checkpoint_syslog",
+        Takes::Text,
+        Means("nothing is sent"),
+        "A syslog daemon that each new checkpoint is sent to (RFC 5424), the note in base64 behind `note=`: \
+         `udp:siem.corp.example:514`, or `unix:/dev/log`.",
+    ),
+    key_of(
+        "ledger.checkpoint_command",
+        Takes::Texts,
+        Means("nothing is run"),
+        "A command and its arguments, run without a shell with each new checkpoint on its standard input; it has 30 seconds.",
+    ),
+    key_of(
+        "ledger.epoch",
+        Takes::Duration("1m", "7d"),
+        Is("1h"),
+        "How long one key signs. Then it is sealed and erased, so that whoever takes the machine cannot rewrite what was \
+         recorded before.",
+    ),
+    key_of(
+        "ledger.verify_interval",
+        Takes::Duration("1m", "30d"),
+        Is("1h"),
+        "How often the gateway verifies its own ledger while it runs. What does not verify raises an alarm: in the log each \
+         minute, in `gatebook sessions ls`, and in the ledger.",
+    ),
+    key_of(
+        "ledger.refuse_when_tampered",
+        Takes::Flag,
+        Is("true"),
+        "Whether new sessions are refused while that alarm stands.",
+    ),
+    key_of(
         "ledger.free_warn",
         Takes::Percent,
         Is("20%"),

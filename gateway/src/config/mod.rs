@@ -75,12 +75,31 @@ pub struct LedgerConfig {
     pub archive: Option<PathBuf>,
     /// How many bytes of segments stay in `path` where there is an archive.
     pub keep_bytes: u64,
+    /// Where each new checkpoint is sent as a message.
+    pub checkpoint_syslog: Option<Syslog>,
+    /// What is run with each new checkpoint as its input; empty for nothing.
+    pub checkpoint_command: Vec<String>,
+    /// How long one key signs, before it is sealed and erased.
+    pub epoch: Duration,
+    /// How often the gateway verifies its own ledger.
+    pub verify_interval: Duration,
+    /// Whether new sessions are refused once it does not verify.
+    pub refuse_when_tampered: bool,
     /// Warn below this share of free space, in percent.
     pub free_warn: u8,
     /// Warn louder below this share, less than `free_warn`.
     pub free_alarm: u8,
     /// Refuse new sessions below this share, less than `free_alarm`.
     pub free_refuse: u8,
+}
+
+/// Where a syslog daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Syslog {
+    /// A datagram socket of this machine.
+    Unix(PathBuf),
+    /// Host and port, over UDP.
+    Udp(String),
 }
 
 /// One OpenID Connect provider.

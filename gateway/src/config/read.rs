@@ -20,7 +20,7 @@ use super::table::{At, Sink, Table};
 use super::tls;
 use super::{
     CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IssuerConfig, Kind,
-    LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, UpstreamTls,
+    LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, Syslog, UpstreamTls,
 };
 
 /// The longest path of a local socket, in bytes: `sun_path` with its NUL has 108.
@@ -170,6 +170,15 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
     let copies = table.paths("checkpoint_copies");
     let interval = table.duration("checkpoint_interval");
     let (archive, keep_bytes) = (table.path("archive"), table.size("keep_bytes"));
+    let (epoch, verify_interval) = (table.duration("epoch"), table.duration("verify_interval"));
+    let syslog = table.text("checkpoint_syslog").and_then(|syslog| {
+        let read = read_syslog(&syslog.value);
+        if read.is_none() {
+            table.mistake(syslog.line, "checkpoint_syslog takes \"udp:HOST:PORT\" or \"unix:/PATH\"");
+        }
+        read
+    });
+    let command = table.texts("checkpoint_command").into_iter().map(|word| word.value).collect();
     let (warn, alarm, refuse) =
         (table.percent("free_warn"), table.percent("free_alarm"), table.percent("free_refuse"));
     if let Some(origin) = &origin {
@@ -215,10 +224,25 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
         checkpoint_copies: copies.into_iter().map(|copy| copy.value).collect(),
         archive: archive.map(|archive| archive.value),
         keep_bytes: keep_bytes?.value,
+        checkpoint_syslog: syslog,
+        checkpoint_command: command,
+        epoch: epoch?.value,
+        verify_interval: verify_interval?.value,
+        refuse_when_tampered: table.flag("refuse_when_tampered").value,
         free_warn: warn?.value,
         free_alarm: alarm?.value,
         free_refuse: refuse?.value,
     })
+}
+
+fn read_syslog(text: &str) -> Option<Syslog> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return path.starts_with('/').then(|| Syslog::Unix(path.into()));
+    }
+    let address = text.strip_prefix("udp:")?;
+    let (host, port) = address.rsplit_once(':')?;
+    let fine = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+    fine.then(|| Syslog::Udp(address.to_owned()))
 }
 
 /// The ledger's folder is handed to auditors: no key may lie in it, and a copy in it would prove nothing.

@@ -6,9 +6,11 @@
 //! If the ledger cannot be written, every session is told to end and new ones are refused. The writer is never asked again after a failure:
 //! the ledger is opened anew, through its recovery, which also closes the sessions that were cut off; then the gateway serves again.
 
+mod anchor;
 mod book;
 mod thread;
 mod upkeep;
+mod watch;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -19,6 +21,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use gatebook_ledger::checkpoint::Vkey;
 use gatebook_ledger::entry::BODY_BYTES_MAX;
 use gatebook_ledger::event::{self, Body};
 use gatebook_ledger::segment::PAYLOAD_BYTES_MAX;
@@ -33,9 +36,11 @@ use crate::identity::Principal;
 use crate::policy::{Decision, PolicySet, Standing, SubjectKind};
 use crate::session::{Signal, Signals, Target, Ticket};
 
+use anchor::Anchors;
 pub(crate) use book::{Book, CommandEntry, OutcomeEntry, Ruled};
 pub(crate) use thread::Found;
 use thread::{Opener, Thread};
+use watch::Watch;
 
 /// How many bytes of records may wait for the writer before sessions stop reading.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -106,6 +111,12 @@ struct Shared {
     commands: AtomicU64,
     /// How many sessions have a command under way.
     busy: AtomicUsize,
+    /// The last checkpoint that was published since the start.
+    published: Mutex<Option<String>>,
+    /// Why the ledger does not verify, once it was found not to.
+    alarm: Mutex<Option<String>>,
+    /// Whether new sessions are refused then.
+    alarm_refuses: bool,
 }
 
 #[derive(Default)]
@@ -287,6 +298,7 @@ impl Recorder {
         config: &LedgerConfig,
         storage: Arc<dyn Storage>,
     ) -> Result<(Recorder, Found), StartError> {
+        let watched = storage.clone();
         let opener = Opener::new(config.clone(), storage);
         let (writer, found) = opener.open()?;
         let shared = Arc::new(Shared {
@@ -304,19 +316,39 @@ impl Recorder {
             entries: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
+            published: Mutex::default(),
+            alarm: Mutex::default(),
+            alarm_refuses: config.refuse_when_tampered,
         });
         opener.keep_reserve();
-        let thread = Thread::new(shared.clone(), opener);
+        let system = |error| StartError::System { path: config.path.clone(), error };
+        let watch = Watch {
+            shared: shared.clone(),
+            storage: watched,
+            key: Vkey::log(&writer.manifest().origin, writer.authority().log.key),
+            interval: config.verify_interval,
+            earlier: None,
+            looks: 0,
+        };
+        std::thread::Builder::new().name("watch".into()).spawn(move || watch.run()).map_err(system)?;
+        let thread = Thread::new(shared.clone(), opener, Anchors::start(config).map_err(system)?);
         std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || thread.run(writer))
-            .map_err(|error| StartError::System { path: config.path.clone(), error })?;
+            .map_err(system)?;
         Ok((Recorder { shared }, found))
     }
 
-    /// Whether new sessions are refused: the ledger failed, or its disk is nearly full.
+    /// Whether new sessions are refused: the ledger failed, its disk is nearly full, or it does not verify.
     pub(crate) fn refuses_sessions(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire) || self.shared.refuses_sessions.load(Ordering::Acquire)
+        self.shared.failed.load(Ordering::Acquire)
+            || self.shared.refuses_sessions.load(Ordering::Acquire)
+            || self.shared.alarm_refuses && self.shared.alarm.lock().is_some()
+    }
+
+    /// Why the ledger does not verify, where the gateway found so.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.shared.alarm.lock().clone()
     }
 
     /// Refuses new sessions, or takes them again: the disk's space says so.

@@ -1,15 +1,16 @@
 //! The writer's thread, and how it opens the ledger: the first time, and again after a failure.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use gatebook_ledger::event;
 use gatebook_ledger::{Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
+use gatebook_ledger::{event, reader};
 use gatebook_wire::protocol::EndReason;
 
+use super::anchor::Anchors;
 use super::{Item, Shared, Slot, StartError, now_ns, upkeep};
 use crate::config::LedgerConfig;
 use crate::session::{Signal, Ticket};
@@ -22,6 +23,9 @@ const RESERVE: &str = "reserve";
 
 /// How long a record that nobody waits for may lie in memory.
 const UNWANTED_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// How long the gateway waits at its end for the last checkpoint to be carried away.
+const ANCHORS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long to wait before the ledger is opened again after it failed.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -37,6 +41,32 @@ pub(crate) struct Found {
     pub(crate) cut: bool,
     /// Principals that stay out.
     pub(crate) revoked: HashSet<String>,
+}
+
+/// What the ledger's past says that the gateway goes on with.
+#[derive(Default)]
+struct Past {
+    /// Of each session that a crash left open, the commands that have no outcome.
+    without_outcome: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+impl Past {
+    /// A command is without outcome until its outcome comes.
+    fn note(&mut self, session: u64, event: Option<event::Decoded<'_>>) {
+        let commands = self.without_outcome.entry(session).or_default();
+        match event {
+            Some(event::Decoded::Command(body, _)) => drop(commands.insert(body.request)),
+            Some(event::Decoded::Outcome(body, _)) => drop(commands.remove(&body.request)),
+            _ => {}
+        }
+    }
+}
+
+/// A time in which nothing could be recorded.
+struct Gap {
+    from_ms: u64,
+    lost: u64,
+    sessions: u64,
 }
 
 /// Opens the ledger, the first time and after a failure.
@@ -62,31 +92,25 @@ impl Opener {
             .iter()
             .any(|name| name == "ledger.toml");
         let salts = || Box::new(SystemSalts::default());
-        let mut found = Found::default();
+        let (mut found, mut past) = (Found::default(), Past::default());
         let mut writer = if exists {
             let opened =
-                Writer::open(self.storage.clone(), Box::new(loaded), salts(), Limits::default(), now_ns());
+                Writer::open(self.storage.clone(), Box::new(loaded), salts(), self.limits(), now_ns());
             let (writer, recovery) = opened.map_err(failed)?;
             found.entries = recovery.entries;
             found.abandoned = recovery.open_sessions.len();
             found.cut = recovery.cut.is_some();
+            past = self.past(&recovery.open_sessions).map_err(|error| failed(error.into()))?;
             found.revoked =
                 upkeep::revoked(path, self.storage.as_ref()).map_err(|error| failed(error.into()))?;
             writer
         } else {
             let origin = Origin::new(&self.config.origin)
                 .map_err(|_| StartError::Origin(self.config.origin.clone()))?;
-            Writer::create(
-                self.storage.clone(),
-                &origin,
-                Box::new(loaded),
-                salts(),
-                Limits::default(),
-                now_ns(),
-            )
-            .map_err(failed)?
+            Writer::create(self.storage.clone(), &origin, Box::new(loaded), salts(), self.limits(), now_ns())
+                .map_err(failed)?
         };
-        self.close_abandoned(&mut writer)
+        close_abandoned(&mut writer, &past.without_outcome)
             .map_err(|error| failed(gatebook_ledger::OpenError::Storage(std::io::Error::other(error))))?;
         Ok((writer, found))
     }
@@ -115,36 +139,88 @@ impl Opener {
         let _ = std::fs::remove_file(self.config.path.join(RESERVE));
     }
 
-    /// Closes the sessions that a crash or a failure left open: their last outcomes are unknown.
-    fn close_abandoned(&self, writer: &mut Writer) -> Result<(), gatebook_ledger::WriteError> {
-        let body = event::SessionClosedBody {
-            commands: None,
-            fed_bytes: None,
-            reason: "crash".into(),
-            refused: None,
-            to_client_bytes: None,
-        };
-        let mut json = Vec::new();
-        event::encode(&body, None, &mut json);
-        for session in writer.open_sessions() {
-            let draft = gatebook_ledger::Draft {
-                kind: Kind::SESSION_CLOSED,
-                time_ns: now_ns(),
-                session,
-                body: &json,
-                payload: b"",
-            };
-            writer.stage(&draft)?;
-        }
-        writer.write()?;
-        writer.sync().map(drop)
+    fn limits(&self) -> Limits {
+        let epoch_ns = u64::try_from(self.config.epoch.as_nanos()).unwrap_or(u64::MAX);
+        Limits { epoch_ns, ..Limits::default() }
     }
+
+    /// The commands without outcome of these sessions. An error where the ledger cannot be read whole.
+    fn past(&self, open: &[u64]) -> std::io::Result<Past> {
+        let mut past = Past::default();
+        if open.is_empty() {
+            return Ok(past);
+        }
+        let mut damaged = false;
+        reader::visit(self.storage.as_ref(), None, |item| {
+            match item {
+                reader::Item::Entry { entry, .. } => {
+                    let (kind, session) = (entry.header.kind, entry.header.session);
+                    if (kind == event::COMMAND || kind == event::OUTCOME)
+                        && open.binary_search(&session).is_ok()
+                    {
+                        past.note(session, event::decode(kind, entry.body, None).ok());
+                    }
+                }
+                reader::Item::Broken { .. } => damaged = true,
+            }
+            if damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if damaged {
+            let message = "a part of it is damaged, so which commands have no outcome is not known; look with gatebook-ledger verify";
+            return Err(std::io::Error::other(message));
+        }
+        Ok(past)
+    }
+}
+
+/// Closes the sessions that a crash or a failure left open, each command without outcome first: how it came out
+/// nobody knows, and the ledger says so.
+fn close_abandoned(
+    writer: &mut Writer,
+    without_outcome: &BTreeMap<u64, BTreeSet<u64>>,
+) -> Result<(), gatebook_ledger::WriteError> {
+    let closed = event::SessionClosedBody {
+        commands: None,
+        fed_bytes: None,
+        reason: "crash".into(),
+        refused: None,
+        to_client_bytes: None,
+    };
+    for session in writer.open_sessions() {
+        for request in without_outcome.get(&session).into_iter().flatten() {
+            let body = event::OutcomeBody {
+                bytes: 0,
+                duration_us: 0,
+                ending: "unknown".into(),
+                request: *request,
+                rows: 0,
+            };
+            stage(writer, session, &body)?;
+        }
+        stage(writer, session, &closed)?;
+    }
+    writer.write()?;
+    writer.sync().map(drop)
+}
+
+/// Stages an event without payload.
+fn stage<B: event::Body>(
+    writer: &mut Writer,
+    session: u64,
+    body: &B,
+) -> Result<(), gatebook_ledger::WriteError> {
+    let mut json = Vec::new();
+    event::encode(body, None, &mut json);
+    let draft =
+        gatebook_ledger::Draft { kind: B::KIND, time_ns: now_ns(), session, body: &json, payload: b"" };
+    Ok(writer.stage(&draft).map(drop)?)
 }
 
 /// The writer's thread.
 pub(super) struct Thread {
     shared: Arc<Shared>,
     opener: Opener,
+    anchors: Option<Anchors>,
     items: Vec<Item>,
     bytes: Vec<u8>,
 }
@@ -156,8 +232,8 @@ enum Halt {
 }
 
 impl Thread {
-    pub(super) fn new(shared: Arc<Shared>, opener: Opener) -> Thread {
-        Thread { shared, opener, items: Vec::new(), bytes: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>, opener: Opener, anchors: Option<Anchors>) -> Thread {
+        Thread { shared, opener, anchors, items: Vec::new(), bytes: Vec::new() }
     }
 
     /// Writes until it is told to stop.
@@ -165,8 +241,13 @@ impl Thread {
         loop {
             match self.write(&mut writer) {
                 Halt::Stopped => {
-                    if let Err(error) = writer.close(now_ns()) {
+                    if let Err(error) = self.publish(&mut writer) {
                         tracing::error!(%error, "the ledger's last checkpoint was not written; what was acknowledged is there");
+                    } else if let Err(error) = writer.close(now_ns()) {
+                        tracing::error!(%error, "the ledger was not closed in good order; what was acknowledged is there");
+                    }
+                    if let Some(anchors) = &self.anchors {
+                        anchors.finish(ANCHORS_DEADLINE);
                     }
                     *self.shared.stopped.lock() = true;
                     self.shared.stopped_changed.notify_all();
@@ -174,16 +255,17 @@ impl Thread {
                 }
                 Halt::Failed(error) => {
                     // What could not be written belongs to sessions that end now.
-                    self.drop_taken();
+                    let mut gap = Gap { from_ms: now_ns() / 1_000_000, lost: self.drop_taken(), sessions: 0 };
                     self.shared.failed.store(true, Ordering::Release);
                     let sessions = self.shared.end_all();
+                    gap.sessions = sessions as u64;
                     tracing::error!(
                         path = %self.opener.config.path.display(), %error, sessions,
                         "ledger: cannot write; these sessions ended and new ones are refused. Free space or mend the disk; the gateway resumes by itself"
                     );
                     drop(writer);
                     self.opener.release_reserve();
-                    match self.reopen() {
+                    match self.reopen(gap) {
                         Some(reopened) => writer = reopened,
                         None => {
                             *self.shared.stopped.lock() = true;
@@ -197,17 +279,22 @@ impl Thread {
     }
 
     /// Opens the ledger again, and again until it can be written or the gateway stops.
-    fn reopen(&mut self) -> Option<Writer> {
+    fn reopen(&mut self, mut gap: Gap) -> Option<Writer> {
         let mut told = String::new();
         loop {
             std::thread::sleep(REOPEN_PAUSE);
             self.take(Duration::ZERO);
             // What was queued belongs to sessions that have ended.
-            self.drop_taken();
+            gap.lost += self.drop_taken();
             if self.shared.stopping.load(Ordering::Acquire) {
                 return None;
             }
-            match self.opener.open() {
+            let opened =
+                self.opener.open().map_err(|error| error.to_string()).and_then(|(mut writer, found)| {
+                    record_gap(&mut writer, &gap).map_err(|error| error.to_string())?;
+                    Ok((writer, found))
+                });
+            match opened {
                 // The last words are written; without room for the next ones nothing more is begun.
                 Ok(_) if !self.opener.keep_reserve() => {
                     let error = "no room to go on; free some space".to_owned();
@@ -227,7 +314,6 @@ impl Thread {
                     return Some(writer);
                 }
                 Err(error) => {
-                    let error = error.to_string();
                     if error != told {
                         tracing::error!(%error, "ledger: still cannot be opened");
                         told = error;
@@ -249,6 +335,9 @@ impl Thread {
             }
             if stopping {
                 return Halt::Stopped;
+            }
+            if let Err(error) = writer.rotate_if_due(now_ns()) {
+                return Halt::Failed(error.to_string());
             }
             if Instant::now() >= next_checkpoint {
                 next_checkpoint = Instant::now() + self.opener.config.checkpoint_interval;
@@ -274,9 +363,12 @@ impl Thread {
         starved.iter().filter_map(Weak::upgrade).for_each(|slot| slot.signal.wake());
     }
 
-    fn drop_taken(&mut self) {
+    /// Forgets what was taken; gives how many records that were.
+    fn drop_taken(&mut self) -> u64 {
+        let taken = self.items.len() as u64;
         self.items.clear();
         self.bytes.clear();
+        taken
     }
 
     /// Stages, writes and syncs what was taken, and tells the sessions.
@@ -345,21 +437,19 @@ impl Thread {
         let publication = writer.publish(now_ns()).map_err(|error| error.to_string())?;
         let Some(publication) = publication else { return Ok(()) };
         publication.store(self.opener.storage.as_ref()).map_err(|error| error.to_string())?;
-        for copy in &self.opener.config.checkpoint_copies {
-            if let Err(error) = replace(copy, &publication.note) {
-                tracing::error!(path = %copy.display(), %error, "cannot copy the checkpoint; an older one is all that is anchored there");
-            }
+        *self.shared.published.lock() = Some(publication.note.clone());
+        if let Some(anchors) = &self.anchors {
+            anchors.hand(publication.note);
         }
         Ok(())
     }
 }
 
-/// Replaces a file whole: a reader sees the old checkpoint or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut file, text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+/// Says in the ledger that there was a time in which nothing could be recorded.
+fn record_gap(writer: &mut Writer, gap: &Gap) -> Result<(), gatebook_ledger::WriteError> {
+    let Gap { from_ms, lost, sessions } = *gap;
+    let body = event::GapBody { cause: "write_failed".into(), from_ms, lost, sessions };
+    stage(writer, 0, &body)?;
+    writer.write()?;
+    writer.sync().map(drop)
 }
