@@ -147,6 +147,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
             "ledger: recovered after a crash"
         );
     }
+    recorder.attend_witnesses(&config.ledger)?;
     let deadline = config.limits.durable_deadline;
     recorder.record_start(config.redacted_text(), config.resources.len(), deadline).await?;
     recorder.record_policies(&live.current(), deadline).await?;

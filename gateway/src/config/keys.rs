@@ -275,6 +275,26 @@ pub(super) const KEYS: &[Key] = &[
         "Free space below which new sessions are refused, so that open ones can still be recorded to their end; less \
          than `free_alarm`.",
     ),
+    key_of(
+        "ledger.witness",
+        Takes::Tables,
+        Means("nobody cosigns"),
+        "One witness (C2SP tlog-witness, such as `gatebook-ledger witness`), written as `[[ledger.witness]]`. Each new \
+         checkpoint is sent to all of them, and what they cosign is kept in the ledger. A witness that is slow or dead \
+         holds nothing up; one that has seen another history raises an alarm.",
+    ),
+    key_of(
+        "ledger.witness.url",
+        Takes::Text,
+        Refused,
+        "Where the witness is: `https://` or `http://`, for what it is told is public and what it answers is signed.",
+    ),
+    key_of(
+        "ledger.witness.vkey",
+        Takes::Text,
+        Refused,
+        "The witness's verifier key, as `gatebook-ledger witness DIR --vkey` prints it.",
+    ),
     key_of("identity", Takes::Table, Means("nobody can log in"), "Who vouches for callers."),
     key_of(
         "identity.issuer",

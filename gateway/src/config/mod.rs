@@ -85,6 +85,8 @@ pub struct LedgerConfig {
     pub verify_interval: Duration,
     /// Whether new sessions are refused once it does not verify.
     pub refuse_when_tampered: bool,
+    /// Who cosigns each new checkpoint. No two share a key.
+    pub witnesses: Vec<WitnessConfig>,
     /// Warn below this share of free space, in percent.
     pub free_warn: u8,
     /// Warn louder below this share, less than `free_warn`.
@@ -100,6 +102,15 @@ pub enum Syslog {
     Unix(PathBuf),
     /// Host and port, over UDP.
     Udp(String),
+}
+
+/// One witness (C2SP tlog-witness).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessConfig {
+    /// Where it is; `/add-checkpoint` is added.
+    pub url: String,
+    /// Its verifier key.
+    pub vkey: String,
 }
 
 /// One OpenID Connect provider.

@@ -21,6 +21,7 @@ use super::tls;
 use super::{
     CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IssuerConfig, Kind,
     LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, Syslog, UpstreamTls,
+    WitnessConfig,
 };
 
 /// The longest path of a local socket, in bytes: `sun_path` with its NUL has 108.
@@ -179,6 +180,7 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
         read
     });
     let command = table.texts("checkpoint_command").into_iter().map(|word| word.value).collect();
+    let witnesses = witnesses(table);
     let (warn, alarm, refuse) =
         (table.percent("free_warn"), table.percent("free_alarm"), table.percent("free_refuse"));
     if let Some(origin) = &origin {
@@ -229,6 +231,7 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
         epoch: epoch?.value,
         verify_interval: verify_interval?.value,
         refuse_when_tampered: table.flag("refuse_when_tampered").value,
+        witnesses,
         free_warn: warn?.value,
         free_alarm: alarm?.value,
         free_refuse: refuse?.value,
@@ -243,6 +246,25 @@ fn read_syslog(text: &str) -> Option<Syslog> {
     let (host, port) = address.rsplit_once(':')?;
     let fine = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
     fine.then(|| Syslog::Udp(address.to_owned()))
+}
+
+fn witnesses(ledger: &Table<'_>) -> Vec<WitnessConfig> {
+    let mut witnesses: Vec<WitnessConfig> = Vec::new();
+    for table in ledger.tables("witness", "witness") {
+        let (Some(url), Some(vkey)) = (table.text("url"), table.text("vkey")) else { continue };
+        let public = url.value.replacen("http://", "https://", 1);
+        if let Err(wrong) = check_issuer_url(&public, false) {
+            table.mistake(url.line, format!("url {wrong}"));
+        }
+        if !crate::record::is_witness_key(&vkey.value) {
+            table.mistake(vkey.line, "vkey is not a witness's verifier key (name+id+key, type 4)");
+        }
+        if witnesses.iter().any(|known| known.vkey == vkey.value) {
+            table.mistake(vkey.line, "another witness has this vkey");
+        }
+        witnesses.push(WitnessConfig { url: url.value, vkey: vkey.value });
+    }
+    witnesses
 }
 
 /// The ledger's folder is handed to auditors: no key may lie in it, and a copy in it would prove nothing.

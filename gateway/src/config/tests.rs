@@ -106,6 +106,10 @@ free_warn = "30%"
 free_alarm = "15%"
 free_refuse = "7%"
 
+[[ledger.witness]]
+url = "http://witness.example:7380"
+vkey = "w.example/1+81606773+BBbfll6EbQftl0tEBZvFe2SuQLbfuf1c2t2Xo6wMNFiO"
+
 [[identity.issuer]]
 name = "ci"
 url = "http://127.0.0.1:8080/realm"
@@ -191,6 +195,10 @@ fn every_key_reaches_the_configuration() {
             epoch: Duration::from_secs(7200),
             verify_interval: Duration::from_secs(10_800),
             refuse_when_tampered: false,
+            witnesses: vec![WitnessConfig {
+                url: "http://witness.example:7380".into(),
+                vkey: "w.example/1+81606773+BBbfll6EbQftl0tEBZvFe2SuQLbfuf1c2t2Xo6wMNFiO".into(),
+            }],
             free_warn: 30,
             free_alarm: 15,
             free_refuse: 7,
@@ -389,6 +397,7 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("connections_max", "zzz = 1\nconnections_max"),
         ("level = ", "zzz = 1\nlevel = "),
         ("columns = ", "zzz = 1, columns = "),
+        ("vkey = ", "zzz = 1\nvkey = "),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();
@@ -780,7 +789,7 @@ fn later_mistakes_find_their_line() {
     assert_eq!(line("resource.0.databases.1"), written("databases = [\"orders\", \"archive\"]"));
     assert_eq!(line("resource.1"), written("[[resource]]\nname = \"wages-db\""));
     assert_eq!(line("resource.1.login"), line("resource.1"));
-    assert_eq!(line("identity.issuer.0.url"), written("url = "));
+    assert_eq!(line("identity.issuer.0.url"), written("url = \"http://127.0.0.1"));
     assert_eq!(line("nothing.like.it"), 0);
 }
 

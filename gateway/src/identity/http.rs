@@ -1,7 +1,7 @@
 //! HTTP towards an issuer: its discovery document, its keys, its token endpoint.
 //!
 //! Every answer is bounded in time and in length, no redirect is followed, and nothing goes over clear text
-//! except to this machine itself, under a setting that says `danger`.
+//! except to this machine itself, under a setting that says `danger`, and to a witness, who is told what is public.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -24,7 +24,15 @@ const BODY_BYTES_MAX: usize = 512 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     client: reqwest::Client,
-    danger_http: bool,
+    clear_text: ClearText,
+}
+
+/// Where clear text may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClearText {
+    Nowhere,
+    Loopback,
+    Anywhere,
 }
 
 /// A request did not bring an answer. Neither the request's body nor its headers are in it.
@@ -38,24 +46,37 @@ impl Http {
     /// # Errors
     /// A lower-case fragment when there is no authority to trust.
     pub(crate) fn new(ca: Option<&[u8]>, danger_http: bool) -> Result<Self, String> {
+        let clear_text = if danger_http { ClearText::Loopback } else { ClearText::Nowhere };
+        Self::build(ca, clear_text)
+    }
+
+    /// For what is public, and signed by who answers: TLS adds nothing to it but that fewer look on.
+    ///
+    /// # Errors
+    /// A lower-case fragment when the client cannot be made.
+    pub(crate) fn public() -> Result<Self, String> {
+        Self::build(None, ClearText::Anywhere)
+    }
+
+    fn build(ca: Option<&[u8]>, clear_text: ClearText) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("gatebook/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .https_only(!danger_http)
+            .https_only(clear_text == ClearText::Nowhere)
             .min_tls_version(reqwest::tls::Version::TLS_1_2)
             .connect_timeout(CONNECT_WAIT_MAX)
             .timeout(REQUEST_WAIT_MAX)
             .pool_max_idle_per_host(1);
-        if danger_http {
+        if clear_text == ClearText::Loopback {
             // It reaches this machine only, and must not leave it through a proxy.
             builder = builder.no_proxy();
         }
         let authorities = match ca {
             Some(pem) => reqwest::Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?,
-            None if danger_http => Vec::new(),
+            None if clear_text == ClearText::Loopback => Vec::new(),
             None => system_authorities(),
         };
-        if authorities.is_empty() && !danger_http {
+        if authorities.is_empty() && clear_text == ClearText::Nowhere {
             return Err("there is no certificate authority to trust".to_owned());
         }
         builder = builder.tls_built_in_root_certs(false);
@@ -63,7 +84,7 @@ impl Http {
             builder = builder.add_root_certificate(authority);
         }
         let client = builder.build().map_err(|error| chain(&error))?;
-        Ok(Self { client, danger_http })
+        Ok(Self { client, clear_text })
     }
 
     /// Whether a URL may be asked at all.
@@ -80,10 +101,10 @@ impl Http {
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => return Err(format!("{} names no host", quoted(url.as_str()))),
         };
-        match (url.scheme(), self.danger_http) {
-            ("https", _) => Ok(()),
-            ("http", true) if loopback => Ok(()),
-            ("http", true) => Err("http goes to a loopback address only".to_owned()),
+        match (url.scheme(), self.clear_text) {
+            ("https", _) | ("http", ClearText::Anywhere) => Ok(()),
+            ("http", ClearText::Loopback) if loopback => Ok(()),
+            ("http", ClearText::Loopback) => Err("http goes to a loopback address only".to_owned()),
             (scheme, _) => Err(format!("https is needed, not {scheme}")),
         }
     }

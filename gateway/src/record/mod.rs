@@ -11,6 +11,7 @@ mod book;
 mod thread;
 mod upkeep;
 mod watch;
+mod witness;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -29,8 +30,10 @@ use gatebook_ledger::{Directory, Kind, Storage};
 use gatebook_wire::protocol::EndReason;
 use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
+use tokio::sync::watch::Sender;
 use tokio::time::timeout;
 
+pub(crate) use self::witness::is_witness_key;
 use crate::config::LedgerConfig;
 use crate::identity::Principal;
 use crate::policy::{Decision, PolicySet, Standing, SubjectKind};
@@ -78,6 +81,9 @@ pub(crate) enum StartError {
     /// Its origin is no name.
     #[error("ledger.origin {0:?} is not a name that checkpoints can carry")]
     Origin(String),
+    /// A witness cannot be asked.
+    #[error("ledger.witness: {0}")]
+    Witness(String),
     /// The system failed us.
     #[error("{path}: {error}")]
     System {
@@ -92,6 +98,7 @@ pub(crate) enum StartError {
 #[derive(Clone)]
 pub(crate) struct Recorder {
     shared: Arc<Shared>,
+    storage: Arc<dyn Storage>,
 }
 
 struct Shared {
@@ -107,12 +114,14 @@ struct Shared {
     syncing_since: AtomicU64,
     started: Instant,
     slots: Mutex<Vec<Weak<Slot>>>,
+    /// The newest checkpoint that was published.
+    newest: Sender<Option<Arc<str>>>,
     entries: AtomicU64,
     commands: AtomicU64,
     /// How many sessions have a command under way.
     busy: AtomicUsize,
-    /// The last checkpoint that was published since the start.
-    published: Mutex<Option<String>>,
+    /// The last checkpoint that was published since the start; held by whoever replaces its files.
+    published: Arc<Mutex<Option<String>>>,
     /// Why the ledger does not verify, once it was found not to.
     alarm: Mutex<Option<String>>,
     /// Whether new sessions are refused then.
@@ -299,7 +308,7 @@ impl Recorder {
         storage: Arc<dyn Storage>,
     ) -> Result<(Recorder, Found), StartError> {
         let watched = storage.clone();
-        let opener = Opener::new(config.clone(), storage);
+        let opener = Opener::new(config.clone(), storage.clone());
         let (writer, found) = opener.open()?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
@@ -313,10 +322,11 @@ impl Recorder {
             syncing_since: AtomicU64::new(0),
             started: Instant::now(),
             slots: Mutex::default(),
+            newest: Sender::new(None),
             entries: AtomicU64::new(0),
             commands: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
-            published: Mutex::default(),
+            published: Arc::default(),
             alarm: Mutex::default(),
             alarm_refuses: config.refuse_when_tampered,
         });
@@ -336,7 +346,15 @@ impl Recorder {
             .name("ledger".into())
             .spawn(move || thread.run(writer))
             .map_err(system)?;
-        Ok((Recorder { shared }, found))
+        Ok((Recorder { shared, storage }, found))
+    }
+
+    /// Has each new checkpoint cosigned by the witnesses, from now on; nothing ever waits for them.
+    ///
+    /// # Errors
+    /// [`StartError::Witness`] where one of them cannot be asked at all.
+    pub(crate) fn attend_witnesses(&self, config: &LedgerConfig) -> Result<(), StartError> {
+        witness::attend(self, config).map_err(StartError::Witness)
     }
 
     /// Whether new sessions are refused: the ledger failed, its disk is nearly full, or it does not verify.

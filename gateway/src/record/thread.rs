@@ -436,8 +436,12 @@ impl Thread {
     fn publish(&self, writer: &mut Writer) -> Result<(), String> {
         let publication = writer.publish(now_ns()).map_err(|error| error.to_string())?;
         let Some(publication) = publication else { return Ok(()) };
+        // Held while the files of one checkpoint are stored: who adds a cosignature finds them whole.
+        let mut whole = self.shared.published.lock();
         publication.store(self.opener.storage.as_ref()).map_err(|error| error.to_string())?;
-        *self.shared.published.lock() = Some(publication.note.clone());
+        *whole = Some(publication.note.clone());
+        drop(whole);
+        self.shared.newest.send_replace(Some(publication.note.as_str().into()));
         if let Some(anchors) = &self.anchors {
             anchors.hand(publication.note);
         }

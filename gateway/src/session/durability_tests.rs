@@ -129,6 +129,7 @@ impl Stage {
             epoch: Duration::from_secs(3600),
             verify_interval: Duration::from_secs(3600),
             refuse_when_tampered: true,
+            witnesses: Vec::new(),
             free_warn: 3,
             free_alarm: 2,
             free_refuse: 1,
