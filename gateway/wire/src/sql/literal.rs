@@ -3,8 +3,10 @@
 //! It is for the hot path: `… WHERE id = 1` and `… WHERE id = 2` need one analysis and one decision. It refuses every text
 //! about which there could be a doubt, and then the text is its own key.
 //!
-//! Why it is safe. Only printable ASCII and plain white space pass, without quotes, dollar signs, backslashes and comment
-//! starts; so the lexer is in its initial state before each token, and settings do not matter to it. A literal is replaced
+//! Why it is safe. Only printable ASCII and plain white space pass, without double quotes, dollar signs, backslashes and comment
+//! starts, and strings only in single quotes, on one line, without a quote in them, and behind white space, `(`, `,` or `=`, so that no
+//! prefix gives them another meaning. So the lexer is in its initial state before each token, settings do not matter to it, and strings are
+//! kept as they are. An integer literal is replaced
 //! only where it is one to nine digits between two characters that can neither continue a number nor an identifier; such
 //! a run is exactly one `ICONST` token that fits an `int4`, whatever its digits. So texts with one key have the same tokens
 //! except for the values of `ICONST`s. Only a few productions look at such a value while they parse: `float(n)` names another
@@ -28,7 +30,9 @@ const PLACEHOLDER: char = '\u{1}';
 /// use gatebook_wire::sql::literal_key;
 /// assert_eq!(literal_key("SELECT a FROM t WHERE id = 1"), literal_key("SELECT a FROM t WHERE id = 237"));
 /// assert_ne!(literal_key("SELECT a FROM t1"), literal_key("SELECT a FROM t2"));
-/// assert_eq!(literal_key("SELECT 'quoted'"), None);
+/// assert_eq!(literal_key("SELECT a FROM t WHERE b = 'x' AND c = 1"), literal_key("SELECT a FROM t WHERE b = 'x' AND c = 2"));
+/// assert_ne!(literal_key("SELECT a FROM t WHERE b = 'x'"), literal_key("SELECT a FROM t WHERE b = 'y'"));
+/// assert_eq!(literal_key("SELECT 'it''s'"), None);
 /// ```
 #[must_use]
 pub fn literal_key(text: &str) -> Option<String> {
@@ -42,7 +46,13 @@ pub fn literal_key(text: &str) -> Option<String> {
         let byte = bytes[at];
         let next = bytes.get(at + 1).copied();
         match byte {
-            b'\'' | b'"' | b'$' | b'\\' | b'`' | b'{' | b'}' => return None,
+            b'\'' => {
+                let string = &text[at..at + string_bytes(&bytes[..at], &bytes[at..])?];
+                key.push_str(string);
+                at += string.len();
+                continue;
+            }
+            b'"' | b'$' | b'\\' | b'`' | b'{' | b'}' => return None,
             b'-' if next == Some(b'-') => return None,
             b'/' if next == Some(b'*') => return None,
             b';' if !text[at + 1..].trim_ascii().is_empty() => return None,
@@ -74,6 +84,17 @@ fn starts_safely(text: &str) -> bool {
     ["select", "insert", "update", "delete", "with", "values"]
         .iter()
         .any(|known| text[..word].eq_ignore_ascii_case(known))
+}
+
+/// How long the string at the beginning of `rest` is, both quotes counted; none where it is not of the plain kind.
+fn string_bytes(before: &[u8], rest: &[u8]) -> Option<usize> {
+    if !matches!(before.last()?, b' ' | b'\t' | b'\n' | b'\r' | b'(' | b',' | b'=') {
+        return None;
+    }
+    let inside =
+        rest[1..].iter().take_while(|byte| matches!(byte, b' '..=b'~') && !b"'\\".contains(byte)).count();
+    let ends = rest.get(inside + 1) == Some(&b'\'') && rest.get(inside + 2) != Some(&b'\'');
+    ends.then_some(inside + 2)
 }
 
 fn is_float(bytes: &[u8]) -> bool {
@@ -122,6 +143,7 @@ mod tests {
         let parts = [
             "1", "23", "456789012", "4567890123", "id", "visits", "fee", "(", ")", ",", "+", "-", "*", "/", "=", "<", ">=", " ", "\n",
             ".", "e", "1.5", "::int", "FROM", "WHERE", "LIMIT", "float(", "numeric(10,", "ARRAY[", "]", "$1", "'1'", "--", "/*", "!",
+            "'a'", "'b 7'", "'", "E'c\\'", "U&'d", "''", "'float(1)'", "'--'", "'\n'",
             "0x", "_1", "a1", "IN (", "BETWEEN", "AND", "?", "interval(", "bit(", "FETCH FIRST", "OFFSET", "@", "time(",
         ];
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
