@@ -52,10 +52,11 @@ impl Watched {
         })
     }
 
-    /// Waits until the catalog has been read once, at most for `deadline`. Without it everything is opaque, never permitted by accident.
-    pub(crate) async fn wait_known(&self, deadline: Duration) {
+    /// Waits until the catalog has been read once, at most for `deadline`; tells whether it was. Without it everything is opaque, never
+    /// permitted by accident.
+    pub(crate) async fn wait_known(&self, deadline: Duration) -> bool {
         let mut known = self.known.subscribe();
-        let _ = timeout(deadline, known.wait_for(|known| *known)).await;
+        timeout(deadline, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
     }
 
     /// The columns of the database that are declared sensitive.

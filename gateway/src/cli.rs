@@ -7,10 +7,11 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, CONFIG_FILE, Config, Report};
 use crate::control::{self, Answer, Ask};
+use crate::explain::{ExplainArgs, TestArgs};
 use crate::init::InitArgs;
 use crate::session::Target;
 use crate::token::TokenArgs;
-use crate::{init, policy, run, token};
+use crate::{explain, init, policy, run, token};
 
 /// An access gateway for PostgreSQL: callers bring an identity token, every command is decided by policy, and every decision is durable
 /// in a signed ledger before its command takes effect.
@@ -28,6 +29,7 @@ Examples:
   gatebook serve --config /etc/gatebook/gatebook.toml
   PGPASSWORD=$(gatebook token --issuer https://idp.example --client-id ci) psql \"host=gateway.example user=app_ro dbname=orders\"
   gatebook revoke --principal corp:lee --reason \"contract ended\"
+  gatebook policy explain --principal corp:lee --group devs --resource orders --role app_ro --statement 'TABLE orders'
   gatebook demo                                    the whole story on this machine, with nothing set up before";
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +68,18 @@ enum Verb {
         #[command(subcommand)]
         verb: SessionsVerb,
     },
+    /// Ask the policies what they decide, before anybody else does
+    Policy {
+        #[command(subcommand)]
+        verb: PolicyVerb,
+    },
     Demo(crate::demo::DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyVerb {
+    Explain(ExplainArgs),
+    Test(TestArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,10 +95,10 @@ enum SessionsVerb {
 }
 
 #[derive(Debug, clap::Args)]
-struct ConfigArg {
+pub(crate) struct ConfigArg {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "GATEBOOK_CONFIG", default_value = CONFIG_FILE)]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 /// Runs the program.
@@ -167,6 +180,8 @@ async fn dispatch(verb: Verb) -> ExitCode {
                 Err(code) => code,
             }
         }
+        Verb::Policy { verb: PolicyVerb::Explain(args) } => explain::run(args).await,
+        Verb::Policy { verb: PolicyVerb::Test(args) } => explain::test(args).await,
         Verb::Demo(args) => crate::demo::run(args).await,
     }
 }
@@ -266,7 +281,7 @@ fn plural(count: u64, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
-fn fail(message: &str) -> ExitCode {
+pub(crate) fn fail(message: &str) -> ExitCode {
     eprintln!("gatebook: {message}");
     ExitCode::FAILURE
 }

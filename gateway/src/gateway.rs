@@ -10,7 +10,7 @@ use gatebook_wire::postgres::conversation::CatalogSource;
 use gatebook_wire::postgres::login::CancelKey;
 use gatebook_wire::postgres::report;
 use gatebook_wire::protocol::EndReason;
-use gatebook_wire::sql::{Catalog, Masking};
+use gatebook_wire::sql::{Catalog, Masking, Sensitive};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::Watched;
@@ -272,14 +272,10 @@ impl Gateway {
         })
     }
 
-    /// Which sensitive columns of its database a session is shown masked: those that policy does not let it see. In shadow nothing is.
+    /// Which sensitive columns of its database a session is shown masked.
     pub(crate) fn masking(&self, admission: &Admission, catalog: Option<&Arc<Watched>>) -> Masking {
         let sensitive = catalog.map(|catalog| catalog.sensitive().clone()).unwrap_or_default();
-        let (policy, standing) = (self.policy.load(), &admission.standing);
-        Masking::new(sensitive, |column| {
-            let unmask = policy::unmask(column.object(&standing.database));
-            !admission.shadow && !policy.decide(standing, &unmask).is_permit()
-        })
+        masking(&self.policy.load(), &admission.standing, admission.shadow, sensitive)
     }
 
     /// Records a session's opening; durable when it returns.
@@ -454,6 +450,19 @@ impl Gateway {
     pub(crate) fn catalog_source(&self, catalog: Option<Arc<Watched>>) -> Arc<dyn CatalogSource> {
         catalog.unwrap_or_else(|| self.no_catalog.clone())
     }
+}
+
+/// Which of these columns are shown masked: those that policy does not let one see in clear. In shadow none is.
+pub(crate) fn masking(
+    set: &policy::PolicySet,
+    standing: &Standing,
+    shadow: bool,
+    sensitive: Arc<[Sensitive]>,
+) -> Masking {
+    Masking::new(sensitive, |column| {
+        let unmask = policy::unmask(column.object(&standing.database));
+        !shadow && !set.decide(standing, &unmask).is_permit()
+    })
 }
 
 /// A name that a client gave, for the operator. What is longer than any name may be a token in the wrong place, and is not repeated.

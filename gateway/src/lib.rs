@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 mod demo;
 mod descriptors;
+mod explain;
 mod gateway;
 pub mod identity;
 pub mod init;

@@ -347,7 +347,7 @@ async fn converse(
     welcome.extend_from_slice(report::ready_for_query(b'I').bytes());
 
     if let Some(catalog) = &catalog {
-        catalog.wait_known(gateway.config.limits.connect_deadline).await;
+        let _ = catalog.wait_known(gateway.config.limits.connect_deadline).await;
     }
     let snapshot = gateway.snapshot(catalog.as_ref());
     let start = Start {
