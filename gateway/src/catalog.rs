@@ -59,6 +59,11 @@ impl Watched {
         timeout(deadline, known.wait_for(|known| *known)).await.is_ok_and(|known| known.is_ok())
     }
 
+    /// Whether the catalog has been read once.
+    pub(crate) fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
     /// The columns of the database that are declared sensitive.
     pub(crate) fn sensitive(&self) -> &Arc<[Sensitive]> {
         &self.sensitive

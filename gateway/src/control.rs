@@ -167,7 +167,8 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
     stream.get_mut().write_all(text.as_bytes()).await
 }
 
-fn line_of(live: &crate::session::Live) -> SessionLine {
+/// A live session as lists spell it.
+pub(crate) fn line_of(live: &crate::session::Live) -> SessionLine {
     let seconds =
         |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     SessionLine {

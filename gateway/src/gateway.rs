@@ -233,7 +233,7 @@ impl Gateway {
             self.refused_login(source, &resource.name, cause, detail);
             Err(Denied::Access)
         };
-        if self.revoked.read().contains(&**principal.id()) {
+        if self.is_revoked(principal.id()) {
             return refused("revoked", principal.id());
         }
         let who = principal.id();
@@ -343,7 +343,7 @@ impl Gateway {
             book.signal().end(EndReason::PolicyChanged);
         }
         // A revocation may have come between the decision and this entry: it finds the session here, or we find it there.
-        if self.revoked.read().contains(admission.principal()) {
+        if self.is_revoked(admission.principal()) {
             book.signal().end(EndReason::Revoked);
         }
         Session { exchange: Exchange::new(terms, self.policy.clone(), book), _entered: entered, upstream_key }
@@ -389,6 +389,11 @@ impl Gateway {
         recorded.map(|()| ended)
     }
 
+    /// Whether this principal was revoked, and so stays out.
+    pub(crate) fn is_revoked(&self, principal: &str) -> bool {
+        self.revoked.read().contains(principal)
+    }
+
     /// Ends the sessions whose principal may no longer be their role under the policies in force.
     pub(crate) fn recheck(&self) -> Ended {
         let set = self.policy.current();
@@ -402,7 +407,13 @@ impl Gateway {
     }
 
     /// Keeps count of a refused login: the first of its kind is recorded at once, the rest summed up by the minute.
-    fn refused_login(&self, source: SocketAddr, resource: &str, cause: &'static str, detail: &str) {
+    pub(crate) fn refused_login(
+        &self,
+        source: SocketAddr,
+        resource: &str,
+        cause: &'static str,
+        detail: &str,
+    ) {
         tracing::warn!(%source, resource, cause, detail, "login refused");
         let mut logins = self.logins.lock();
         let key = (source.ip().to_string(), cause);
@@ -479,7 +490,7 @@ fn cause_name(cause: Cause) -> &'static str {
 }
 
 /// A principal as policy sees it.
-fn subject(principal: &Principal) -> Option<Subject> {
+pub(crate) fn subject(principal: &Principal) -> Option<Subject> {
     let kind = match principal.kind() {
         PrincipalKind::User => SubjectKind::User,
         PrincipalKind::Service => SubjectKind::Service,

@@ -4,6 +4,7 @@
 //! is decided by [`policy`], recorded by [`record`], and only then sent. Begin reading there.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod catalog;
 pub mod cli;
 pub mod config;

@@ -55,7 +55,7 @@ impl Doorkeeper {
     }
 
     /// A place for a connection; none when there are too many, in all or from its source.
-    fn admit(&self, source: IpAddr) -> Option<(OwnedSemaphorePermit, LoginSlot)> {
+    pub(crate) fn admit(&self, source: IpAddr) -> Option<(OwnedSemaphorePermit, LoginSlot)> {
         let connection = self.connections.clone().try_acquire_owned().ok()?;
         let login = self.logins.clone().try_acquire_owned().ok()?;
         let mut sources = self.sources.lock();

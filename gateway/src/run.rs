@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admin;
 use crate::config::tls::{ServerTls, TlsError};
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
@@ -72,6 +73,8 @@ pub(crate) struct Running {
     /// Where it listens, by resource.
     pub(crate) addresses: Vec<(String, SocketAddr)>,
     listenings: Vec<Arc<Listening>>,
+    /// Its own HTTPS server, and where that listens.
+    admin: Option<(Arc<admin::Server>, SocketAddr)>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -95,6 +98,9 @@ async fn serve_until_told(config: Config) -> Result<(), ServeError> {
     let running = start(config).await?;
     for (resource, address) in &running.addresses {
         println!("{resource}: listening on {address}");
+    }
+    if let Some((_, address)) = &running.admin {
+        println!("admin: listening on {address}");
     }
     let mut turn = tokio::time::interval(TURN);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -136,6 +142,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
         .collect::<Result<Vec<_>, TlsError>>()?;
     let sockets =
         listenings.iter().map(|listening| bind(listening.listener.address)).collect::<Result<Vec<_>, _>>()?;
+    let admin_socket = config.admin.as_ref().map(|admin| bind(admin.listen)).transpose()?;
     let control = control::bind(&config.control).await?;
 
     let (recorder, found) = Recorder::start(&config.ledger)?;
@@ -170,6 +177,15 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
         addresses.extend(listening.listener.resources.iter().map(|at| (names[*at].clone(), address)));
         tasks.spawn(listen(gateway.clone(), listening.clone(), socket, doorkeeper.clone(), stopped.clone()));
     }
+    let admin = match (gateway.config.admin.clone(), admin_socket) {
+        (Some(config), Some(socket)) => {
+            let address = socket.local_addr().unwrap_or(config.listen);
+            let server = admin::Server::new(gateway.clone(), config)?;
+            tasks.spawn(server.clone().listen(socket, stopped.clone()));
+            Some((server, address))
+        }
+        _ => None,
+    };
     tokio::spawn(control::serve(control, gateway.clone()));
     let identities = gateway.clone();
     tokio::spawn(async move {
@@ -178,7 +194,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
-    Ok(Running { gateway, addresses, listenings, stop, tasks })
+    Ok(Running { gateway, addresses, listenings, admin, stop, tasks })
 }
 
 impl Running {
@@ -244,6 +260,13 @@ impl Running {
                 Some(Err(error)) => tracing::error!(%error, "certificates stay as they were"),
                 _ => {}
             }
+        }
+        match self.admin.as_ref().map(|(server, _)| server.reload()) {
+            Some(Ok(true)) => tracing::info!("the admin server's certificate read anew"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the admin server's certificate stays as it was");
+            }
+            _ => {}
         }
         for served in self.gateway.resources() {
             if let Err(error) = served.upstream.reload() {

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::certificates::write_private;
+use crate::https::Https;
 use crate::issuer::AUDIENCE;
 use crate::machine::{self, START_MAX};
 use crate::postgres::{
@@ -18,6 +19,12 @@ use crate::{Authority, Child, Issuer, Ledger, Postgres};
 
 /// Where a ledger lies in the machine's own temporary folder, how full that is says nothing about the test.
 const SPACE: &str = "free_warn = \"3%\"\nfree_alarm = \"2%\"\nfree_refuse = \"1%\"";
+
+/// What the gateway calls its own HTTPS server.
+pub const ADMIN_URL: &str = "https://gateway.example";
+
+/// The audience of tokens for it.
+pub const ADMIN_AUDIENCE: &str = "gatebook-admin";
 
 /// The resource's name.
 pub const RESOURCE: &str = "orders-db";
@@ -95,6 +102,14 @@ impl<'a> Setup<'a> {
         self.issuer_lines += lines;
         self.issuer_lines.push('\n');
         self
+    }
+
+    /// With the gateway's own HTTPS server ([`Gateway::admin`]), and these further lines of its table.
+    #[must_use]
+    pub fn admin(self, lines: &str) -> Self {
+        self.top(&format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\nurl = \"{ADMIN_URL}\"\naudience = \"{ADMIN_AUDIENCE}\"\n{lines}"
+        ))
     }
 
     /// Further tables (`[limits]`, `[log]`).
@@ -230,6 +245,18 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its own HTTPS server.
+    ///
+    /// # Panics
+    /// When it was not set up with one.
+    #[must_use]
+    pub fn admin(&self) -> Https {
+        let address = self.process.line_from(0, "admin: listening on", START_MAX, |line| {
+            line.strip_prefix("admin: listening on ")?.parse().ok()
+        });
+        Https::new(address, self.tls())
     }
 
     /// Its process number.

@@ -13,6 +13,7 @@ pub mod child;
 pub mod corpus;
 pub mod driver;
 pub mod gateway;
+pub mod https;
 pub mod issuer;
 pub mod ledger;
 pub mod machine;

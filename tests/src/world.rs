@@ -50,6 +50,14 @@ impl World {
         self.issuer.token("lee", &["developers"])
     }
 
+    /// A token of this subject for the gateway's own HTTPS server.
+    #[must_use]
+    pub fn admin_token(&self, subject: &str, groups: &[&str]) -> String {
+        let mut claims = self.issuer.claims(subject, groups);
+        claims["aud"] = crate::gateway::ADMIN_AUDIENCE.into();
+        self.issuer.sign(&claims)
+    }
+
     /// A connection of a developer, logged in.
     ///
     /// # Panics

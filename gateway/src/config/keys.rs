@@ -551,6 +551,40 @@ pub(super) const KEYS: &[Key] = &[
         "How long nothing may pass in either direction before the session ends.",
     ),
     key_of(
+        "admin",
+        Takes::Table,
+        Means("there is no HTTPS server; `gatebook` speaks to the gateway over `control`"),
+        "The gateway's own HTTPS server, for operators, approvers and those who delegate; see docs/admin.md.",
+    ),
+    key_of(
+        "admin.listen",
+        Takes::Text,
+        Refused,
+        "Where it listens: an address and a port that no resource has, such as `0.0.0.0:8443`.",
+    ),
+    key_of(
+        "admin.url",
+        Takes::Text,
+        Refused,
+        "How clients reach it, such as `https://gateway.corp.example:8443`. It is also the `iss` of the tokens that the \
+         gateway itself makes.",
+    ),
+    key_of(
+        "admin.audience",
+        Takes::Text,
+        Refused,
+        "The `aud` that a token for it must carry, of any issuer. It must be another than the issuers' own, so that a token \
+         for a session opens nothing here.",
+    ),
+    key_of(
+        "admin.certificate",
+        Takes::Table,
+        Means("the `certificate` at the top of the file"),
+        "The certificate that its clients are shown. It is read again when its files change.",
+    ),
+    key_of("admin.certificate.chain", Takes::Path, Refused, "As `certificate.chain` at the top."),
+    key_of("admin.certificate.key", Takes::Path, Refused, "As `certificate.key` at the top."),
+    key_of(
         "limits",
         Takes::Table,
         Means("every limit at its default"),

@@ -6,6 +6,7 @@
 //!
 //! What a newcomer gets wrong: a [`Config`] exists only when there was no mistake at all; there is no way to a half of one.
 
+mod admin;
 mod keys;
 mod mask;
 mod read;
@@ -13,6 +14,7 @@ mod reference;
 mod report;
 mod secret;
 mod table;
+mod text;
 pub mod tls;
 mod units;
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// What is served, in the order of the file. No two share a name.
     pub resources: Vec<Resource>,
+    /// The gateway's own HTTPS server; none where it has none.
+    pub admin: Option<AdminConfig>,
     /// What one client, or all, may use up.
     pub limits: Limits,
     /// What the operator is told.
@@ -272,6 +276,19 @@ pub enum Durability {
     Strict,
     /// Decisions about what is proven to only read may reach the disk this much later.
     ReadsWithin(Duration),
+}
+
+/// The gateway's own HTTPS server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How clients reach it, and the issuer of the tokens that the gateway itself makes; without a slash at its end.
+    pub url: String,
+    /// The `aud` that tokens for it must carry; no issuer's own.
+    pub audience: String,
+    /// What clients are shown.
+    pub certificate: CertificateFiles,
 }
 
 /// What one client, or all, may use up.

@@ -1,6 +1,5 @@
 //! From the file's text to a [`Config`], or to the list of all that is wrong with it.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -8,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::ServerName;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-use toml_parser::Source;
-use toml_parser::lexer::TokenKind;
+use toml::de::DeTable;
 
+use super::admin::admin;
 use super::keys::meant;
 use super::mask;
 use super::report::reason;
 use super::table::{At, Sink, Table};
+use super::text::{lines, redacted};
 use super::tls;
 use super::{
     CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IssuerConfig, Kind,
@@ -101,6 +99,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     let ledger = ledger(&root.table("ledger", "ledger: "));
     let issuers = issuers(&root.table("identity", ""));
     let resources = resources(&root, certificate.as_ref());
+    let admin = admin(&root, certificate.as_ref(), &issuers, &resources);
     let limits = limits(&root.table("limits", "limits: "));
     let log = log(&root.table("log", "log: "));
     Some(Config {
@@ -110,6 +109,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
         ledger: ledger?,
         issuers,
         resources,
+        admin,
         limits: limits?,
         log: log?,
         text: redacted(text, sink),
@@ -132,7 +132,7 @@ fn check_control(root: &Table<'_>, control: &At<PathBuf>) {
     }
 }
 
-fn certificate(parent: &Table<'_>) -> Option<At<CertificateFiles>> {
+pub(super) fn certificate(parent: &Table<'_>) -> Option<At<CertificateFiles>> {
     let table = parent.table("certificate", "certificate: ");
     let (chain, key) = (table.path("chain"), table.path("key"));
     let files = CertificateFiles { chain: chain?.value, key: key?.value };
@@ -423,7 +423,7 @@ fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
 }
 
 /// The url itself is not repeated where it may hold a password.
-fn check_issuer_url(url: &str, danger_http: bool) -> Result<(), String> {
+pub(super) fn check_issuer_url(url: &str, danger_http: bool) -> Result<(), String> {
     let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (_, Some(rest)) => (false, rest),
@@ -527,7 +527,7 @@ fn check_listeners(known: &Resource, table: &Table<'_>, resource: &Resource) {
 }
 
 /// Whether one address covers the other: `0.0.0.0` any of its kind, `[::]` every one.
-fn overlap(one: IpAddr, other: IpAddr) -> bool {
+pub(super) fn overlap(one: IpAddr, other: IpAddr) -> bool {
     let covers = |wide: IpAddr, narrow: IpAddr| {
         wide.is_unspecified() && (wide.is_ipv6() || wide.is_ipv4() == narrow.is_ipv4())
     };
@@ -848,53 +848,4 @@ fn limits(table: &Table<'_>) -> Option<Limits> {
 fn log(table: &Table<'_>) -> Option<Log> {
     let (level, format) = (table.choice("level"), table.choice("format"));
     Some(Log { level: level?.value, json: format?.value == "json" })
-}
-
-/// The text without what people put where nobody looks: old passwords in comments, tokens in a command's arguments.
-fn redacted(text: &str, sink: &Sink) -> String {
-    let comments = Source::new(text)
-        .lex()
-        .filter(|token| token.kind() == TokenKind::Comment)
-        .map(|token| (token.span().start()..token.span().end(), ""));
-    let hidden = sink.hidden.borrow();
-    let mut cuts: Vec<_> = comments.chain(hidden.iter().map(|span| (span.clone(), "\"…\""))).collect();
-    cuts.sort_by_key(|(span, _)| span.start);
-    let mut kept = String::with_capacity(text.len());
-    let mut from = 0;
-    for (span, instead) in cuts {
-        kept.push_str(text.get(from..span.start).unwrap_or_default());
-        kept.push_str(instead);
-        from = span.end.max(from);
-    }
-    kept.push_str(text.get(from..).unwrap_or_default());
-    kept.lines().map(str::trim_end).fold(String::with_capacity(kept.len()), |mut all, line| {
-        all.push_str(line);
-        all.push('\n');
-        all
-    })
-}
-
-/// The line of every value, by its path; members of lists are counted from 0.
-fn lines(document: &DeTable<'_>, sink: &Sink) -> BTreeMap<String, usize> {
-    fn walk(path: &str, value: &Spanned<DeValue<'_>>, sink: &Sink, lines: &mut BTreeMap<String, usize>) {
-        lines.insert(path.to_owned(), sink.line(value.span().start));
-        match value.get_ref() {
-            DeValue::Table(entries) => {
-                for (key, value) in entries {
-                    walk(&format!("{path}.{}", key.get_ref()), value, sink, lines);
-                }
-            }
-            DeValue::Array(items) => {
-                for (at, item) in items.iter().enumerate() {
-                    walk(&format!("{path}.{at}"), item, sink, lines);
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut lines = BTreeMap::new();
-    for (key, value) in document {
-        walk(key.get_ref(), value, sink, &mut lines);
-    }
-    lines
 }

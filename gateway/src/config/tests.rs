@@ -153,6 +153,12 @@ tls = { danger_disable = true }
 databases = ["wages"]
 roles = [{ name = "app" }]
 
+[admin]
+listen = "127.0.0.1:8443"
+url = "https://gw.example:8443"
+audience = "gatebook-admin"
+certificate = { chain = "server.pem", key = "server.key" }
+
 [limits]
 connections_max = 11
 logins_max = 7
@@ -253,6 +259,10 @@ fn every_key_reaches_the_configuration() {
     assert!(wages.danger_cleartext_loopback);
     assert_eq!((&wages.upstream_tls, wages.catalog_role.as_str()), (&UpstreamTls::Disabled, "app"));
     assert_eq!(wages.upstream, HostPort { host: "localhost".into(), port: 5432 });
+    let listen = "127.0.0.1:8443".parse().expect("an address");
+    let (url, audience) = ("https://gw.example:8443".into(), "gatebook-admin".into());
+    let certificate = CertificateFiles { chain: folder.path("server.pem"), key: folder.path("server.key") };
+    assert_eq!(config.admin, Some(AdminConfig { listen, url, audience, certificate }));
     assert_eq!(
         config.limits,
         Limits {

@@ -122,18 +122,31 @@ impl ServerTls {
                 None => Ok(None),
             };
         }
+        ServerTls::over(sources, ALPN_POSTGRESQL).map(Some)
+    }
+
+    /// TLS for a listener with one certificate, whatever name clients ask for, that speaks one protocol.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the certificate or its key cannot be used.
+    pub fn single(files: &CertificateFiles, alpn: &[u8]) -> Result<Self, TlsError> {
+        let source = CertificateSource { names: Vec::new(), files: files.clone(), seen: None };
+        ServerTls::over(vec![source], alpn)
+    }
+
+    fn over(sources: Vec<CertificateSource>, alpn: &[u8]) -> Result<Self, TlsError> {
         let shown = Arc::new(Shown::default());
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .expect("the provider has suites for both versions")
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
-        server.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
+        server.alpn_protocols = vec![alpn.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         let tls = ServerTls { config: Arc::new(server), shown, sources: Mutex::new(sources) };
         tls.reload()?;
-        Ok(Some(tls))
+        Ok(tls)
     }
 
     /// What the TLS library wants; the same for the listener's whole life.

@@ -113,6 +113,7 @@ pub struct Identity {
     remembered: Cache,
 }
 
+#[derive(Clone)]
 struct Issuer {
     name: Arc<str>,
     kind: PrincipalKind,
@@ -184,6 +185,21 @@ impl Identity {
         let principal = Arc::new(principal);
         self.remembered.insert(digest, Verified { principal: Arc::clone(&principal), issuer: place, keys });
         Ok(principal)
+    }
+
+    /// The same issuers and keys, for tokens that were made for another audience: what is accepted here is refused there.
+    #[must_use]
+    pub fn for_audience(&self, audience: &str) -> Identity {
+        let issuers = self.issuers.iter().cloned().map(|mut issuer| {
+            issuer.rules.audience = Some(audience.to_owned());
+            issuer.rules.access_token_audience = Some(audience.to_owned());
+            issuer
+        });
+        Identity {
+            issuers: issuers.collect(),
+            places: self.places.clone(),
+            remembered: Cache::new(REMEMBERED_MAX),
+        }
     }
 
     /// Keeps the keys of all issuers fresh for as long as it is polled; it never returns. Without it keys are

@@ -7,7 +7,7 @@ use cedar_policy::{EntityUid, Policy};
 use super::folder::PolicyFile;
 use super::mistake::{Mistake, did_you_mean};
 use super::name::{self, Kind};
-use super::question::VOCABULARY;
+use super::question::{GATEWAY_ID, VOCABULARY};
 use super::set::Rule;
 
 /// What the configuration knows.
@@ -82,6 +82,9 @@ pub(super) fn malformed(policy: &Policy, file: &PolicyFile) -> Vec<Mistake> {
 fn misspelled(uid: &EntityUid) -> Option<String> {
     let id: &str = uid.id().as_ref();
     let Some(kind) = VOCABULARY.kind(uid.type_name()) else {
+        if VOCABULARY.is_gateway(uid.type_name()) && id != GATEWAY_ID {
+            return Some(format!("{id:?} is no gateway: write Gateway::{GATEWAY_ID:?}"));
+        }
         let principal = VOCABULARY.is_principal(uid.type_name());
         let named =
             id.split_once(':').is_some_and(|(issuer, subject)| !issuer.is_empty() && !subject.is_empty());

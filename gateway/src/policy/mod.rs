@@ -10,6 +10,7 @@
 //! obligations of *all* determining permits hold together, so a generous policy never lifts a strict one's limit;
 //! and a command without actions asks for nothing that policy guards, so no `forbid` can catch it.
 
+mod admin;
 mod cache;
 mod folder;
 mod known;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use gatebook_wire::action::{Action, Effect, Facts, Object, Verb};
 use gatebook_wire::protocol::Meaning;
 
+pub use admin::AdminAction;
 pub use cache::DecisionCache;
 pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};

@@ -18,6 +18,9 @@ use super::{Standing, Subject, SubjectKind};
 /// The schema's text, which ships with the program.
 pub(super) const SCHEMA_TEXT: &str = include_str!("schema.cedarschema");
 
+/// The id of the only entity of the type `Gateway`.
+pub(super) const GATEWAY_ID: &str = "this";
+
 /// The fixed part of every question, made once.
 pub(super) static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(Vocabulary::new);
 
@@ -28,6 +31,8 @@ pub(super) struct Vocabulary {
     service: EntityTypeName,
     group: EntityTypeName,
     effect: EntityTypeName,
+    action: EntityTypeName,
+    gateway: EntityTypeName,
     kinds: [EntityTypeName; Kind::ALL.len()],
     verbs: [Word; Verb::ALL.len()],
 }
@@ -62,6 +67,8 @@ impl Vocabulary {
             service: name("Service"),
             group: name("Group"),
             effect: name("Effect"),
+            gateway: name("Gateway"),
+            action,
             validator: Validator::new(schema),
             kinds,
             verbs,
@@ -81,6 +88,11 @@ impl Vocabulary {
     /// The kind of resource entity that a Cedar type names.
     pub(super) fn kind(&self, name: &EntityTypeName) -> Option<Kind> {
         self.kinds.iter().position(|known| known == name).map(|place| Kind::ALL[place])
+    }
+
+    /// Whether a Cedar type is the gateway's own.
+    pub(super) fn is_gateway(&self, name: &EntityTypeName) -> bool {
+        *name == self.gateway
     }
 
     /// Whether a Cedar type is one of the principals'.
@@ -213,6 +225,26 @@ pub(super) fn ask(
     entities.extend(VOCABULARY.verbs[verb as usize].entities.iter().cloned());
     let action = VOCABULARY.action(verb).clone();
     let request = Request::new(asker.uid.clone(), action, asked.path[0].clone(), context, checked_against())?;
+    Ok((request, Entities::from_entities(entities, checked_against())?))
+}
+
+/// The whole question to Cedar about the gateway itself; `standing` names no resource, and `meaning` has no actions.
+pub(super) fn ask_of_gateway(
+    asker: &Asker<'_>,
+    action: &str,
+    name: &str,
+    standing: &Standing,
+    meaning: &Meaning,
+) -> Result<(Request, Entities), Unaskable> {
+    let words = &*VOCABULARY;
+    let (action, gateway) = (uid(&words.action, action), uid(&words.gateway, GATEWAY_ID));
+    let entities = [
+        Entity::new(gateway.clone(), texts([("name", name)]), HashSet::new())?,
+        asker.entity()?,
+        Entity::new_no_attrs(action.clone(), HashSet::new()),
+    ];
+    let context = context(standing, meaning)?;
+    let request = Request::new(asker.uid.clone(), action, gateway, context, checked_against())?;
     Ok((request, Entities::from_entities(entities, checked_against())?))
 }
 

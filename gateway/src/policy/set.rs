@@ -175,7 +175,39 @@ impl PolicySet {
                 refused.push(action.clone());
             }
         }
-        findings.into_decision(refused)
+        findings.into_decision(refused.is_empty(), refused)
+    }
+
+    /// Decides what is no command, each question of which must be answered with yes. Every rule is asked, since such questions
+    /// are few.
+    pub(super) fn decide_all(&self, questions: &[Result<(Request, Entities), Unaskable>]) -> Decision {
+        let mut findings = Findings::default();
+        let mut all = !questions.is_empty();
+        for question in questions {
+            let (request, entities) = match question {
+                Ok(question) => question,
+                Err(error) => {
+                    findings.error(error.to_string());
+                    continue;
+                }
+            };
+            let (mut permitted, mut forbidden) = (false, false);
+            for rule in &self.rules {
+                let response = Authorizer::new().is_authorized(request, &rule.alone, entities);
+                if let Some(error) = response.diagnostics().errors().next() {
+                    findings.error(format!("{}: {}", rule.place, plain(&error.to_string())));
+                } else if response.diagnostics().reason().next().is_none() {
+                } else if rule.forbids {
+                    forbidden = true;
+                    findings.forbids.push(rule.place.clone());
+                } else {
+                    permitted = true;
+                    findings.permits.push(rule.place.clone());
+                }
+            }
+            all &= permitted && !forbidden;
+        }
+        findings.into_decision(all, Vec::new())
     }
 
     /// Decides one action for one link of the chain.
@@ -315,9 +347,8 @@ impl Findings {
         }
     }
 
-    fn into_decision(mut self, refused: Vec<Action>) -> Decision {
-        let verdict =
-            if refused.is_empty() && self.errors.is_empty() { Verdict::Permit } else { Verdict::Refuse };
+    fn into_decision(mut self, permitted: bool, refused: Vec<Action>) -> Decision {
+        let verdict = if permitted && self.errors.is_empty() { Verdict::Permit } else { Verdict::Refuse };
         let (mut determining, obligations) = match verdict {
             Verdict::Permit => (self.permits, obligation::combine(self.obligations)),
             Verdict::Refuse => (self.forbids, Vec::new()),

@@ -35,8 +35,8 @@ use tokio::time::timeout;
 
 pub(crate) use self::witness::is_witness_key;
 use crate::config::LedgerConfig;
-use crate::identity::Principal;
-use crate::policy::{Decision, PolicySet, Standing, SubjectKind};
+use crate::identity::{Principal, PrincipalKind};
+use crate::policy::{AdminAction, Decision, PolicySet, Standing, SubjectKind};
 use crate::session::{Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
@@ -271,6 +271,16 @@ pub(crate) struct Opened<'a> {
     pub(crate) shadow: bool,
 }
 
+/// Something done to the gateway itself, as it is recorded.
+pub(crate) struct AdminEntry<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) action: AdminAction,
+    pub(crate) decision: &'a Decision,
+    /// Method and path.
+    pub(crate) request: &'a str,
+    pub(crate) source: SocketAddr,
+}
+
 /// A revocation as it is recorded.
 pub(crate) struct Revoked<'a> {
     pub(crate) target: &'a Target,
@@ -364,6 +374,20 @@ impl Recorder {
             || self.shared.alarm_refuses && self.shared.alarm.lock().is_some()
     }
 
+    /// Why sessions cannot be opened, in words for anybody.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        let shared = &self.shared;
+        if shared.failed.load(Ordering::Acquire) {
+            Some("the ledger cannot be written")
+        } else if shared.refuses_sessions.load(Ordering::Acquire) {
+            Some("the ledger's disk is nearly full")
+        } else if self.refuses_sessions() {
+            Some("the ledger does not verify")
+        } else {
+            None
+        }
+    }
+
     /// Why the ledger does not verify, where the gateway found so.
     pub(crate) fn alarm(&self) -> Option<String> {
         self.shared.alarm.lock().clone()
@@ -429,6 +453,25 @@ impl Recorder {
         slot.durable(ticket, deadline).await?;
         opening.done();
         Ok(Book::new(self.shared.clone(), slot))
+    }
+
+    /// Records what somebody wants of the gateway itself, and the decision; durable when it returns.
+    pub(crate) async fn record_admin(
+        &self,
+        entry: &AdminEntry<'_>,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let body = event::AdminActionBody {
+            action: entry.action.name().into(),
+            decision: entry.decision.verdict.name().into(),
+        };
+        let payload = event::AdminActionPayload {
+            policies: entry.decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
+            principal: principal(entry.principal),
+            request: entry.request.into(),
+            source: entry.source.to_string().into(),
+        };
+        self.record(&body, Some(&payload), deadline).await
     }
 
     /// Records a revocation; durable when it returns.
@@ -551,6 +594,21 @@ impl Drop for Opening<'_> {
             };
             self.shared.queue(Some(self.slot), &body, None);
         }
+    }
+}
+
+/// A principal as events spell it.
+fn principal(principal: &Principal) -> event::Principal<'_> {
+    event::Principal {
+        groups: principal.groups().iter().map(|group| (&**group).into()).collect(),
+        issuer: (&**principal.issuer()).into(),
+        kind: match principal.kind() {
+            PrincipalKind::User => "user",
+            PrincipalKind::Service => "service",
+        }
+        .into(),
+        name: (&**principal.name()).into(),
+        subject: (&**principal.subject()).into(),
     }
 }
 

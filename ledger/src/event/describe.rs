@@ -51,6 +51,13 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
                 format!("{head} from {} for {}: {}", payload.source, payload.resource, payload.detail)
             })
         }
+        Decoded::AdminAction(body, payload) => {
+            let head = format!("{} {}", body.decision, body.action);
+            payload.map_or(head.clone(), |payload| {
+                let who = payload.principal;
+                format!("{head} ({}) by {}:{} from {}", payload.request, who.issuer, who.name, payload.source)
+            })
+        }
         Decoded::Revocation(Some(payload)) => {
             let whom = payload.principal.as_deref().unwrap_or("a session");
             format!("{whom} by {}: {}", payload.by, payload.reason)

@@ -41,6 +41,9 @@ pub const CANCEL: Kind = Kind(290);
 /// A principal or a session was revoked.
 pub const REVOCATION: Kind = Kind(304);
 
+/// Somebody did something to the gateway itself, or was refused it.
+pub const ADMIN_ACTION: Kind = Kind(336);
+
 /// The gateway found that its own ledger does not verify.
 pub const LEDGER_ALARM: Kind = Kind(320);
 
@@ -72,6 +75,7 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         OUTCOME => "outcome",
         CANCEL => "cancel",
         REVOCATION => "revocation",
+        ADMIN_ACTION => "admin.action",
         _ => return None,
     })
 }
@@ -189,6 +193,7 @@ bodies! {
     OutcomeBody<'a> => OUTCOME, OutcomePayload<'a>;
     CancelBody<'a> => CANCEL, CancelPayload<'a>;
     RevocationBody<'a> => REVOCATION, RevocationPayload<'a>;
+    AdminActionBody<'a> => ADMIN_ACTION, AdminActionPayload<'a>;
     GapBody<'a> => Kind::GAP, ();
     LedgerAlarmBody<'a> => LEDGER_ALARM, LedgerAlarmPayload<'a>;
 }
@@ -211,6 +216,8 @@ pub enum Decoded<'a> {
     LoginRefused(LoginRefusedBody<'a>, Option<LoginRefusedPayload<'a>>),
     /// A revocation.
     Revocation(Option<RevocationPayload<'a>>),
+    /// Something done to the gateway itself.
+    AdminAction(AdminActionBody<'a>, Option<AdminActionPayload<'a>>),
     /// Anything else, as JSON.
     Other(serde_json::Value, Option<serde_json::Value>),
 }
@@ -229,6 +236,7 @@ pub fn decode<'a>(kind: Kind, body: &'a [u8], payload: Option<&'a [u8]>) -> serd
         CANCEL => Decoded::Cancel(payload.map_or(Ok(CancelPayload { source: Cow::Borrowed("") }), read)?),
         LOGIN_REFUSED => Decoded::LoginRefused(read(body)?, payload.map(read).transpose()?),
         REVOCATION => Decoded::Revocation(payload.map(read).transpose()?),
+        ADMIN_ACTION => Decoded::AdminAction(read(body)?, payload.map(read).transpose()?),
         _ => Decoded::Other(read(body)?, payload.map(read).transpose()?),
     })
 }
@@ -608,6 +616,34 @@ pub struct RevocationPayload<'a> {
     /// The session's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+}
+
+/// See [`ADMIN_ACTION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminActionBody<'a> {
+    /// The action, as policy spells it: `read_sessions`, `revoke`, ….
+    #[serde(borrow)]
+    pub action: Cow<'a, str>,
+    /// `permit` or `refuse`.
+    #[serde(borrow)]
+    pub decision: Cow<'a, str>,
+}
+
+/// See [`ADMIN_ACTION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminActionPayload<'a> {
+    /// The policies that made the decision: `ci.cedar:3`.
+    #[serde(borrow)]
+    pub policies: Vec<Cow<'a, str>>,
+    /// Who did it.
+    #[serde(borrow)]
+    pub principal: Principal<'a>,
+    /// What was asked of the server: method and path.
+    #[serde(borrow)]
+    pub request: Cow<'a, str>,
+    /// The address that it came from.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
 }
 
 /// See [`Kind::GAP`]: recording was impossible from then until this entry.

@@ -12,6 +12,7 @@ pub fn words(entry: &Entry<'_>, payload: Option<&[u8]>, tell: &mut dyn FnMut(Fie
             tell(Field::Resource, &opened.resource);
             opened.actors.iter().chain([&opened.principal]).for_each(|who| principal(who, tell));
         }
+        Ok(Decoded::AdminAction(_, Some(done))) => principal(&done.principal, tell),
         Ok(Decoded::LoginRefused(_, Some(refused))) => tell(Field::Resource, &refused.resource),
         Ok(Decoded::Revocation(Some(revoked))) => {
             if let Some(id) = &revoked.principal {

@@ -156,6 +156,17 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
             }
             words
         }
+        Decoded::AdminAction(body, payload) => {
+            let done = if body.decision == "permit" { "" } else { " refused" };
+            let mut words = sentence(format!("admin: {}{done}", body.action));
+            if let Some(payload) = payload {
+                words.statement.extend(format!(" by {}", principal_name(&payload.principal)).into_bytes());
+                words.fact("request", &payload.request);
+                words.fact("from", &payload.source);
+                words.fact("policies", &payload.policies.join(", "));
+            }
+            words
+        }
         Decoded::Other(body, payload) => other(kind, &body, payload.as_ref()),
         _ => sentence(name(kind)),
     })

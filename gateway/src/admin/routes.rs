@@ -1,0 +1,159 @@
+//! Everything that can be asked of the server, in one table.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use hyper::Method;
+use serde_json::Value;
+
+use super::answer::{Answer, Problem};
+use super::{Visit, health, openapi, sessions};
+use crate::identity::Principal;
+use crate::policy::AdminAction;
+
+/// One thing that can be asked.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// Its path; a segment in braces stands for any plain one.
+    pub(super) path: &'static str,
+    /// What it does, for the OpenAPI document.
+    pub(super) says: &'static str,
+    /// What its body holds, as a JSON Schema; none where it has none.
+    pub(super) takes: Option<fn() -> Value>,
+    /// What it answers, as a JSON Schema.
+    pub(super) gives: fn() -> Value,
+    pub(super) door: Door,
+}
+
+/// Who may ask, and what answers.
+#[derive(Clone, Copy)]
+pub(super) enum Door {
+    /// Anybody who can reach the server.
+    Open(fn(Visit) -> BoxFuture<'static, Answer>),
+    /// A principal that policy permits this action. By the time of the answer that is in the ledger.
+    Permitted(AdminAction, fn(Visit, Arc<Principal>) -> BoxFuture<'static, Answer>),
+}
+
+/// The table, in the order of the document.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/livez",
+        says: "Whether the gateway's process answers at all.",
+        takes: None,
+        gives: health::live_schema,
+        door: Door::Open(|visit| Box::pin(health::live(visit))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/readyz",
+        says: "Whether sessions can be opened, and what is wrong where not everything is well: 503 where nothing can be recorded.",
+        takes: None,
+        gives: health::ready_schema,
+        door: Door::Open(|visit| Box::pin(health::ready(visit))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/openapi.json",
+        says: "This document.",
+        takes: None,
+        gives: openapi::schema,
+        door: Door::Open(|visit| Box::pin(openapi::document(visit))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/sessions",
+        says: "The sessions that live now.",
+        takes: None,
+        gives: sessions::list_schema,
+        door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(sessions::list(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/sessions/{session}",
+        says: "One session that lives now.",
+        takes: None,
+        gives: sessions::one_schema,
+        door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(sessions::one(visit, by))),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/revocations",
+        says: "Ends sessions now, and keeps a principal out. The revocation is in the ledger before it takes effect.",
+        takes: Some(sessions::revoke_takes),
+        gives: sessions::revoke_gives,
+        door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(sessions::revoke(visit, by))),
+    },
+];
+
+/// The longest segment that a path may have in the place of braces.
+const PLACE_BYTES_MAX: usize = 256;
+
+/// The route that a request asks for, and what stands in the place of its braces.
+pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), Problem> {
+    let mut allowed = Vec::new();
+    for route in ROUTES {
+        let Some(place) = matches(route.path, path) else { continue };
+        if route.method == *method {
+            return Ok((route, place));
+        }
+        allowed.push(route.method.as_str());
+    }
+    if allowed.is_empty() { Err(Problem::not_found()) } else { Err(Problem::method(&allowed.join(", "))) }
+}
+
+fn matches(pattern: &str, path: &str) -> Option<Vec<String>> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:".contains(c);
+    let mut place = Vec::new();
+    let mut segments = path.split('/');
+    for wanted in pattern.split('/') {
+        let segment = segments.next()?;
+        if wanted.starts_with('{') {
+            if segment.is_empty() || segment.len() > PLACE_BYTES_MAX || !segment.chars().all(plain) {
+                return None;
+            }
+            place.push(segment.to_owned());
+        } else if segment != wanted {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_spelling() {
+        assert!(find(&Method::GET, "/v1/sessions").is_ok());
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v1/sessions/",
+            "//v1/sessions",
+            "/v1//sessions",
+            "/v1/./sessions",
+            "/V1/sessions",
+            "/v1/%73essions",
+            "/v1/sessions;a",
+            "/v1/x/../sessions",
+            "v1/sessions",
+        ] {
+            assert!(find(&Method::GET, path).is_err(), "{path}");
+        }
+        assert_eq!(matches("/a/{id}/b", "/a/x:1/b"), Some(vec!["x:1".to_owned()]));
+        for path in ["/a//b", "/a/x%2f/b", "/a/x/b/c", "/a/x"] {
+            assert_eq!(matches("/a/{id}/b", path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_two_routes_are_one() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let same = |other: &&Route| other.path == route.path && other.method == route.method;
+            assert_eq!(ROUTES.iter().skip(at).filter(same).count(), 1, "{}", route.path);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! HTTP/1.1 over TLS by hand, one request a connection: for requests that no library would send, too.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde_json::Value;
+
+use crate::machine::ANSWER_MAX;
+
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// A server to ask.
+pub struct Https {
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
+/// What a server answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status; 0 where the server closed without an answer.
+    pub status: u16,
+    /// The headers, their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Reply {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
+impl Https {
+    /// A server at this address, whose certificate is verified as `localhost`'s.
+    #[must_use]
+    pub fn new(address: SocketAddr, tls: ClientConfig) -> Self {
+        Self { address, tls: Arc::new(tls) }
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Asks for a path, with a token or without.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn get(&self, path: &str, token: Option<&str>) -> Reply {
+        self.ask("GET", path, token, "", "")
+    }
+
+    /// Posts JSON.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn post(&self, path: &str, token: Option<&str>, body: &Value) -> Reply {
+        self.ask("POST", path, token, "application/json", &body.to_string())
+    }
+
+    /// Posts a form.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn form(&self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let encoded: Vec<String> =
+            fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
+        self.ask("POST", path, None, "application/x-www-form-urlencoded", &encoded.join("&"))
+    }
+
+    /// Sends a request made of these.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn ask(&self, method: &str, path: &str, token: Option<&str>, kind: &str, body: &str) -> Reply {
+        let authorization =
+            token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let kind = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
+        self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{authorization}{kind}\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    /// Sends these bytes, whatever they are.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn raw(&self, request: &str) -> Reply {
+        let stream = TcpStream::connect(self.address).expect("the server can be reached");
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("a deadline");
+        stream.set_write_timeout(Some(ANSWER_MAX)).expect("a deadline");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(Arc::clone(&self.tls), name).expect("a configuration");
+        let mut stream = StreamOwned::new(connection, stream);
+        // A server may refuse before it has read everything.
+        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
+        let mut answer = Vec::new();
+        let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
+        read(&String::from_utf8_lossy(&answer))
+    }
+}
+
+fn read(answer: &str) -> Reply {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    Reply { status, headers, body: body.to_owned() }
+}
+
+fn escape(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped += &format!("%{byte:02X}");
+        }
+        escaped
+    })
+}

@@ -1,0 +1,180 @@
+//! The gateway's own HTTPS server: who may ask, what is answered, what is recorded.
+
+use gatebook_tests::World;
+use gatebook_tests::https::Reply;
+use gatebook_tests::machine::{ANSWER_MAX, run, until};
+use gatebook_tests::wire;
+use serde_json::json;
+
+/// Everybody uses the database; only operators do anything to the gateway.
+const POLICIES: &str = "\
+    permit (principal, action, resource in Resource::\"orders-db\");\n\
+    permit (principal in Group::\"ops\", action in [Action::\"read_sessions\", Action::\"revoke\"], resource == Gateway::\"this\");\n\
+    permit (principal in Group::\"auditors\", action == Action::\"read_sessions\", resource == Gateway::\"this\");\n";
+
+fn world() -> World {
+    World::with(|setup| setup.policies(POLICIES).admin(""))
+}
+
+/// Method, path and body of everything that needs a permission, and the status that an operator gets.
+const GUARDED: &[(&str, &str, &str, u16)] = &[
+    ("GET", "/v1/sessions", "", 200),
+    ("GET", "/v1/sessions/4711", "", 404),
+    ("POST", "/v1/revocations", r#"{"session":4711,"reason":"none of ours"}"#, 200),
+];
+
+#[test]
+fn each_route_asks_who_is_there() {
+    let mut world = world();
+    let admin = world.gateway.admin();
+    let ask = |(method, path, body, _): (&str, &str, &str, u16), token: Option<&str>| -> Reply {
+        admin.ask(method, path, token, if body.is_empty() { "" } else { "application/json" }, body)
+    };
+    let ops = world.admin_token("olga", &["ops"]);
+    let auditor = world.admin_token("ada", &["auditors"]);
+    let nobody = world.admin_token("ned", &[]);
+    // A token for sessions, however mighty its groups, opens nothing here.
+    let session = world.issuer.token("olga", &["ops"]);
+    for route in GUARDED.iter().copied() {
+        let (method, path, _, expected) = route;
+        let shown = format!("{method} {path}");
+        let reply = ask(route, None);
+        assert_eq!(
+            (reply.status, reply.header("www-authenticate")),
+            (401, Some("Bearer")),
+            "{shown}: {reply:?}"
+        );
+        assert_eq!(ask(route, Some(&session)).status, 401, "{shown}");
+        assert_eq!(ask(route, Some("nonsense")).status, 401, "{shown}");
+        assert_eq!(ask(route, Some(&nobody)).status, 403, "{shown}");
+        let auditors = if path.starts_with("/v1/sessions") { expected } else { 403 };
+        assert_eq!(ask(route, Some(&auditor)).status, auditors, "{shown}");
+        let reply = ask(route, Some(&ops));
+        assert_eq!(reply.status, expected, "{shown}: {reply:?}");
+        for variant in ["{}/", "/{}", "{}?x=1/..", "{}%2f", "{};x"] {
+            let path = variant.replace("{}", path);
+            let reply = ask((method, &path, route.2, 0), Some(&nobody));
+            assert!(matches!(reply.status, 403 | 404), "{method} {path}: {reply:?}");
+        }
+        assert_eq!(ask(("DELETE", path, "", 0), Some(&ops)).status, 405, "{shown}");
+    }
+    assert!(world.gateway.stop().success());
+    let ledger = world.gateway.ledger();
+    ledger.assert_sound();
+    let told = ledger.told();
+    let of = |decision: &str| {
+        told.iter().filter(|event| event.name == "admin.action" && event.body["decision"] == decision).count()
+    };
+    // An operator three times and an auditor twice; nobody and the auditor are refused, nobody also by `?x=1/..`.
+    assert_eq!((of("permit"), of("refuse")), (5, 7), "{told:?}");
+    let causes: Vec<&str> = told
+        .iter()
+        .filter(|event| event.name == "login.refused")
+        .filter_map(|event| event.body["cause"].as_str())
+        .collect();
+    assert!(causes.contains(&"wrong_audience") && causes.contains(&"malformed"), "{causes:?}");
+}
+
+#[test]
+fn a_token_for_the_gateway_itself_opens_no_session() {
+    let world = world();
+    let token = world.admin_token("olga", &["ops"]);
+    let mut client = wire::Client::tls(world.gateway.address(), world.gateway.tls());
+    let refused = client.login("app", "orders", &token).expect_err("made for another audience");
+    assert_eq!(refused.code, "28P01");
+}
+
+#[test]
+fn an_operator_revokes_and_the_order_is_recorded_first() {
+    let mut world = world();
+    let admin = world.gateway.admin();
+    let mut client = world.client();
+    assert_eq!(client.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    let ops = world.admin_token("olga", &["ops"]);
+    let listed = admin.get("/v1/sessions", Some(&ops)).json();
+    assert_eq!(listed["sessions"][0]["principal"], "idp:lee", "{listed}");
+    let reply = admin.post("/v1/revocations", Some(&ops), &json!({"principal": "idp:lee", "reason": "left"}));
+    assert_eq!((reply.status, &reply.json()["sessions"]), (200, &json!(1)), "{reply:?}");
+    let last = client.receive_to_end();
+    assert_eq!(last.last().and_then(wire::Message::report).map(|report| report.code), Some("57P01".into()));
+    // Who was revoked is out of this door too.
+    let lee = world.admin_token("lee", &["ops"]);
+    assert_eq!(admin.get("/v1/sessions", Some(&lee)).status, 401);
+    assert!(world.gateway.stop().success());
+    let ledger = world.gateway.ledger();
+    ledger.assert_sound();
+    let told = ledger.told();
+    let at = |name: &str, field: &str, value: &str| {
+        told.iter()
+            .position(|event| event.name == name && event.body[field] == value)
+            .unwrap_or_else(|| panic!("no {name} {value}: {told:?}"))
+    };
+    let order = at("admin.action", "action", "revoke");
+    let revocation = at("revocation", "target", "principal");
+    let closed = at("session.closed", "reason", "revoked");
+    assert!(order < revocation && revocation < closed);
+}
+
+#[test]
+fn what_is_no_request_of_ours_is_refused_and_the_server_lives_on() {
+    let world = world();
+    let admin = world.gateway.admin();
+    let ops = world.admin_token("olga", &["ops"]);
+    let post = |kind: &str, body: &str| admin.ask("POST", "/v1/revocations", Some(&ops), kind, body).status;
+    assert_eq!(post("text/plain", "{}"), 415, "a form of another site cannot send JSON");
+    assert_eq!(post("application/json", "{"), 400);
+    assert_eq!(post("application/json", "{}"), 400, "whom");
+    assert_eq!(post("application/json", r#"{"principal":"a:b","session":1}"#), 400);
+    assert_eq!(post("application/json", r#"{"sesion":1}"#), 400, "an unknown member is not passed over");
+    let announced = format!(
+        "POST /v1/revocations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ops}\r\ncontent-type: application/json\r\n\
+         content-length: 99999999\r\n\r\n"
+    );
+    assert_eq!(admin.raw(&announced).status, 413, "before it is sent");
+    let long_head = format!("GET /livez HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(100_000));
+    assert!(matches!(admin.raw(&long_head).status, 0 | 431));
+    for garbage in ["\r\n\r\n", "GET\r\n\r\n", "\u{0}\u{1}\u{2}", "GET /livez HTTP/9.9\r\n\r\n"] {
+        let _ = admin.raw(garbage);
+    }
+    let two = format!(
+        "GET /v1/sessions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {ops}\r\nauthorization: Bearer x\r\n\r\n"
+    );
+    assert_eq!(admin.raw(&two).status, 401, "two credentials are none");
+    assert_eq!(admin.get("/livez", None).status, 200);
+}
+
+#[test]
+fn health_and_the_document_need_no_token_and_hold_nothing_secret() {
+    let mut world = world();
+    let admin = world.gateway.admin();
+    assert_eq!(admin.get("/livez", None).json(), json!({"live": true}));
+    let ready = until("the catalog", ANSWER_MAX, || {
+        let reply = admin.get("/readyz", None);
+        (reply.status == 200 && !reply.body.contains("its catalog was not read")).then_some(reply)
+    });
+    assert_eq!(ready.json()["ready"], true);
+    assert!(!ready.body.contains(world.issuer.url()) && !ready.body.contains("127.0.0.1"), "{ready:?}");
+    let document = admin.get("/openapi.json", None).json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for (method, path, _, _) in GUARDED {
+        let path = path.replace("4711", "{session}");
+        let operation = &document["paths"][&path][method.to_lowercase()];
+        assert!(
+            operation["x-cedar-action"].is_string() && operation["security"].is_array(),
+            "{path}: {operation}"
+        );
+    }
+    let csp = admin.get("/livez", None);
+    assert_eq!(csp.header("x-content-type-options"), Some("nosniff"));
+    assert!(
+        csp.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
+    assert_eq!(csp.header("cache-control"), Some("no-store"));
+    // A real client reads it too.
+    let authority = world.gateway.folder().join("ca.crt");
+    let url = format!("https://localhost:{}/livez", admin.port());
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--http1.1", "--cacert"]).arg(&authority).arg(&url);
+    assert_eq!(run(&mut curl), "{\"live\":true}");
+    assert!(world.gateway.stop().success());
+}
