@@ -16,6 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
+use crate::hash::UNSEALED;
 use crate::manifest::{self, MANIFEST_BYTES_MAX};
 use crate::orders::ORDER_BYTES_MAX;
 use crate::signature::{KeyError, Keys, PublicKey, Role, Signature, random_seed};
@@ -112,6 +113,10 @@ impl Keys for FolderKeys {
     }
 
     fn sign(&self, role: Role, message: &[u8]) -> Result<Signature, KeyError> {
+        // The manifest and checkpoints stay signed: without them nothing could be opened.
+        if UNSEALED && matches!(role, Role::Epoch(_)) {
+            return Ok([0; 64]);
+        }
         Ok(self.key(role)?.sign(message).to_bytes())
     }
 

@@ -47,12 +47,14 @@ pub struct Setup<'a> {
     ledger: Option<PathBuf>,
     upstream: Option<SocketAddr>,
     listen: SocketAddr,
+    program: &'a str,
     databases: Vec<String>,
     roles: Vec<(String, String)>,
 }
 
 /// A gateway: its folder, and the process where one runs. Both end with this value.
 pub struct Gateway {
+    program: PathBuf,
     process: Child,
     address: SocketAddr,
     folder: TempDir,
@@ -74,6 +76,7 @@ impl<'a> Setup<'a> {
             ledger: None,
             upstream: None,
             listen: ([127, 0, 0, 1], 0).into(),
+            program: "gatebook",
             databases: vec![DATABASE.to_owned()],
             roles: [(APP, APP_PASSWORD), (READER, READER_PASSWORD), (CATALOG, CATALOG_PASSWORD)]
                 .map(|(role, password)| (role.to_owned(), password.to_owned()))
@@ -134,6 +137,13 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Another program of this build, that serves in its place.
+    #[must_use]
+    pub fn program(mut self, name: &'a str) -> Self {
+        self.program = name;
+        self
+    }
+
     /// Where it listens, in place of any free port, so that another resource can listen there too.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
@@ -176,8 +186,9 @@ impl<'a> Setup<'a> {
             write_private(&at(&format!("{role}.password")), password);
         }
         std::fs::write(at("gatebook.toml"), self.configuration(&ledger)).expect("the folder can be written");
-        let (process, address) = serve(folder.path());
-        Gateway { process, address, folder, ledger, authority }
+        let program = machine::binary(self.program);
+        let (process, address) = serve(&program, folder.path());
+        Gateway { program, process, address, folder, ledger, authority }
     }
 
     fn configuration(&self, ledger: &Path) -> String {
@@ -229,8 +240,8 @@ catalog_role = "{CATALOG}"
 }
 
 /// Starts the binary in a folder and waits until it serves.
-fn serve(folder: &Path) -> (Child, SocketAddr) {
-    let mut command = machine::mortal(&machine::binary("gatebook"));
+fn serve(program: &Path, folder: &Path) -> (Child, SocketAddr) {
+    let mut command = machine::mortal(program);
     command.arg("serve").arg("--config").arg(folder.join("gatebook.toml")).env("NO_COLOR", "1");
     let process = Child::start("gatebook", command);
     let address = process.line_from(0, "listening on", START_MAX, |line| {
@@ -347,6 +358,6 @@ impl Gateway {
     /// When it does not come up.
     pub fn restart(&mut self) {
         self.process.kill();
-        (self.process, self.address) = serve(self.folder.path());
+        (self.process, self.address) = serve(&self.program, self.folder.path());
     }
 }

@@ -290,6 +290,26 @@ fn versions_stand_in_one_table() {
     }
 }
 
+/// With the bench's feature nothing is hashed or signed: only the bench may ask for it.
+#[test]
+fn nothing_but_the_bench_builds_a_ledger_that_is_not_sealed() {
+    const FEATURE: &str = "bench-unsealed";
+    for manifest in ["ledger", "gateway"] {
+        let text = std::fs::read_to_string(root().join(manifest).join("Cargo.toml")).expect("it can be read");
+        let table: toml::Table = text.parse().expect("the manifest is TOML");
+        let features = table["features"].as_table().expect("features are a table");
+        assert!(features.contains_key(FEATURE), "{manifest}: the feature is gone: take this test along");
+        let more = features.iter().filter(|(name, of)| *name != FEATURE && of.to_string().contains(FEATURE));
+        assert_eq!(more.count(), 0, "{manifest}: another feature switches it on");
+    }
+    for script in
+        [".ci/run", "tests/run", "tests/setup", "tests/nightly/run", "tests/nightly/regress", "Cargo.toml"]
+    {
+        let text = std::fs::read_to_string(root().join(script)).expect("it can be read");
+        assert!(!text.contains(FEATURE) && !text.contains("all-features"), "{script} switches it on");
+    }
+}
+
 #[test]
 fn the_rules_can_see() {
     assert!(says("use tokio::net;", "tokio"));

@@ -304,6 +304,9 @@ impl Recorder {
     /// # Errors
     /// [`StartError`]: without a ledger nothing is served.
     pub(crate) fn start(config: &LedgerConfig) -> Result<(Recorder, Found), StartError> {
+        if gatebook_ledger::hash::UNSEALED {
+            tracing::error!("this build is for the bench alone: what it writes is no ledger");
+        }
         let directory = Directory::create(&config.path)
             .map_err(|error| StartError::System { path: config.path.clone(), error })?;
         let (recorder, found) = Recorder::over(config, Arc::new(directory))?;
