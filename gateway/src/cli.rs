@@ -73,6 +73,7 @@ enum Verb {
         #[command(subcommand)]
         verb: PolicyVerb,
     },
+    Approvals(crate::approval::ApprovalsArgs),
     Demo(crate::demo::DemoArgs),
 }
 
@@ -182,6 +183,7 @@ async fn dispatch(verb: Verb) -> ExitCode {
         }
         Verb::Policy { verb: PolicyVerb::Explain(args) } => explain::run(args).await,
         Verb::Policy { verb: PolicyVerb::Test(args) } => explain::test(args).await,
+        Verb::Approvals(args) => args.run().await,
         Verb::Demo(args) => crate::demo::run(args).await,
     }
 }
@@ -229,7 +231,7 @@ pub(crate) fn known(config: &Config) -> policy::Known {
     }
 }
 
-async fn ask(config: &ConfigArg, what: &Ask) -> Result<Answer, ExitCode> {
+pub(crate) async fn ask(config: &ConfigArg, what: &Ask) -> Result<Answer, ExitCode> {
     let loaded = config::check(&config.config);
     let Some(config) = loaded.config else {
         eprint!("{}", loaded.report);
@@ -240,14 +242,14 @@ async fn ask(config: &ConfigArg, what: &Ask) -> Result<Answer, ExitCode> {
         .map_err(|error| fail(&format!("{error}; is the gateway running with this configuration?")))
 }
 
-fn unexpected(answer: Answer) -> ExitCode {
+pub(crate) fn unexpected(answer: Answer) -> ExitCode {
     match answer {
         Answer::Failed { error } => fail(&error),
         _ => fail("the gateway answered something else"),
     }
 }
 
-fn print_json(answer: &Answer) -> ExitCode {
+pub(crate) fn print_json(answer: &Answer) -> ExitCode {
     println!("{}", serde_json::to_string(answer).unwrap_or_default());
     if matches!(answer, Answer::Failed { .. }) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -277,7 +279,7 @@ fn print_sessions(sessions: &[control::SessionLine], json: bool) {
     }
 }
 
-fn plural(count: u64, noun: &str) -> String {
+pub(crate) fn plural(count: u64, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 

@@ -1,19 +1,23 @@
-//! The operator's local socket: who may open it may list sessions and revoke. It is the file's mode (0600) that guards it.
+//! The operator's local socket: who may open it may list sessions and revoke. To answer a
+//! request for approval takes a token besides: what counts there is who it is. It is the file's mode (0600) that guards it.
 //!
 //! One request a connection, one line of JSON each way.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
+use zeroize::Zeroize;
 
+use crate::approval::{self, Id, Shown};
 use crate::gateway::Gateway;
+use crate::identity::{Credential, Rejected};
 use crate::session::Target;
 
 /// The longest request or answer.
@@ -34,6 +38,45 @@ pub(crate) enum Ask {
     },
     /// The sessions that live now.
     Sessions,
+    /// The requests for approval that are known.
+    Approvals,
+    /// To answer one of them.
+    Answer {
+        /// Which one.
+        id: Id,
+        /// Whether to approve it.
+        approve: bool,
+        /// For how many seconds the like of it in the same session is approved too.
+        session_s: Option<u64>,
+        /// Why.
+        reason: String,
+        /// Who answers: their token.
+        token: Token,
+    },
+}
+
+/// A token on its way through the socket. It is wiped when dropped, and never shown.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Token(String);
+
+impl Token {
+    /// A token.
+    pub(crate) fn new(token: &str) -> Token {
+        Token(token.trim().to_owned())
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// What the gateway answers.
@@ -54,6 +97,16 @@ pub(crate) enum Answer {
         /// Why the ledger does not verify, where the gateway found so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alarm: Option<String>,
+    },
+    /// The requests for approval.
+    Approvals {
+        /// Each of them, the oldest first.
+        approvals: Vec<Shown>,
+    },
+    /// An answer was taken.
+    Answered {
+        /// What has become of the request.
+        approval: Box<Shown>,
     },
     /// It could not be done.
     Failed {
@@ -160,7 +213,27 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
             let sessions = gateway.registry.all().iter().map(|live| line_of(live)).collect();
             Answer::Sessions { sessions, alarm: gateway.recorder.alarm() }
         }
-        Err(error) => Answer::Failed { error: format!("not understood: {error}") },
+        Ok(Ask::Approvals) => {
+            let now = SystemTime::now();
+            let approvals = gateway.approvals.all().iter().map(|request| request.shown(now)).collect();
+            Answer::Approvals { approvals }
+        }
+        Ok(Ask::Answer { id, approve, session_s, reason, token }) => {
+            let answer = match approve {
+                true => approval::Answer::Approve { session: session_s.map(Duration::from_secs) },
+                false => approval::Answer::Deny,
+            };
+            let credential = Credential::from(&*token.0);
+            match gateway.identity.verify(&credential, SystemTime::now()).await {
+                Err(_) => Answer::Failed { error: Rejected::CLIENT_TEXT.into() },
+                Ok(who) => match gateway.answer_approval(&who, id, &answer, &reason).await {
+                    Ok(request) => Answer::Answered { approval: Box::new(request.shown(SystemTime::now())) },
+                    Err(error) => Answer::Failed { error: error.to_string() },
+                },
+            }
+        }
+        // What stands in the line is not repeated: it may be a token.
+        Err(error) => Answer::Failed { error: format!("not understood at column {}", error.column()) },
     };
     let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
     text.push('\n');

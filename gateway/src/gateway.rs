@@ -1,7 +1,7 @@
 //! What all connections share: configuration, identity, policy, the recorder, the live sessions; and the steps of a session's life
 //! that are the same for every protocol.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,13 +13,16 @@ use gatebook_wire::protocol::EndReason;
 use gatebook_wire::sql::{Catalog, Masking, Sensitive};
 use parking_lot::{Mutex, RwLock};
 
+use crate::approval::Approvals;
 use crate::catalog::Watched;
 use crate::config::tls::ServerTls;
 use crate::config::{self, Config, Listener, Role};
 use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rejected};
 use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
 use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
-use crate::session::{Ended, Entered, Exchange, Live, Registry, Target, Terms};
+use crate::session::{
+    Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, Target, Terms, Withdrawn,
+};
 use crate::upstream::Upstream;
 
 /// One gateway.
@@ -29,6 +32,7 @@ pub(crate) struct Gateway {
     pub(crate) policy: Arc<policy::Live>,
     pub(crate) recorder: Recorder,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) approvals: Arc<Approvals>,
     served: HashMap<String, Arc<Served>>,
     revoked: RwLock<HashSet<String>>,
     no_catalog: Arc<Watched>,
@@ -176,6 +180,7 @@ impl Gateway {
             policy,
             recorder,
             registry: Arc::default(),
+            approvals: Arc::default(),
             served,
             revoked: RwLock::new(revoked),
             no_catalog: Watched::new(Arc::default()),
@@ -296,7 +301,7 @@ impl Gateway {
         self.recorder.open_session(&opened, self.config.limits.durable_deadline).await
     }
 
-    /// Enters a session among the living.
+    /// Enters a session among the living; `brought` are the settings for the gateway itself that its client came with.
     pub(crate) fn enter(
         self: &Arc<Gateway>,
         served: &Arc<Served>,
@@ -304,8 +309,10 @@ impl Gateway {
         book: Book,
         cancel_key: &CancelKey,
         upstream_key: Option<CancelKey>,
+        brought: &BTreeMap<String, String>,
     ) -> Session {
         let canceller = book.canceller();
+        let slot = book.slot();
         let upstream = served.upstream.clone();
         let key = upstream_key.clone();
         let live = Live {
@@ -318,8 +325,12 @@ impl Gateway {
             cancel_key: cancel_key.bytes(),
             cancel: Box::new(move |source| {
                 let (canceller, upstream, key) = (canceller.clone(), upstream.clone(), key.clone());
+                let slot = slot.clone();
                 tokio::spawn(async move {
                     if canceller.record(source).await.is_err() {
+                        return;
+                    }
+                    if slot.signal().withdraw() == Withdrawn::Alone {
                         return;
                     }
                     if let Some(key) = key
@@ -346,7 +357,13 @@ impl Gateway {
         if self.is_revoked(admission.principal()) {
             book.signal().end(EndReason::Revoked);
         }
-        Session { exchange: Exchange::new(terms, self.policy.clone(), book), _entered: entered, upstream_key }
+        let people = People {
+            approvals: self.approvals.clone(),
+            presented: presented(brought),
+            locks: upstream_key.as_ref().map(|key| self.locks(served, &admission.standing.database, key)),
+        };
+        let exchange = Exchange::new(terms, self.policy.clone(), book, people);
+        Session { exchange, _entered: entered, upstream_key }
     }
 
     /// Ends a session: records its close, and cancels what it left running upstream.
@@ -474,6 +491,15 @@ pub(crate) fn masking(
         let unmask = policy::unmask(column.object(&standing.database));
         !shadow && !set.decide(standing, &unmask).is_permit()
     })
+}
+
+/// What a client brings of approvals. What is no id presents one that is not known.
+fn presented(brought: &BTreeMap<String, String>) -> Presented {
+    match brought.get("approval").map(String::as_str) {
+        None | Some("") => Presented::Nothing,
+        Some("ask") => Presented::Ask,
+        Some(id) => Presented::Approved(id.parse().ok()),
+    }
 }
 
 /// A name that a client gave, for the operator. What is longer than any name may be a token in the wrong place, and is not repeated.

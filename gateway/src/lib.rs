@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod approval;
 mod catalog;
 pub mod cli;
 pub mod config;

@@ -46,6 +46,9 @@ pub(crate) trait Link: Send {
     /// How many bytes are queued.
     fn queued_bytes(&self) -> usize;
 
+    /// How many bytes have arrived and were not taken.
+    fn arrived_bytes(&self) -> usize;
+
     /// The bytes of a frame as it travels on this link.
     fn bytes(frame: &Self::Outgoing) -> &Bytes;
 }
@@ -119,6 +122,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for Framed<S> {
 
     fn queued_bytes(&self) -> usize {
         self.outgoing.len()
+    }
+
+    fn arrived_bytes(&self) -> usize {
+        self.incoming.len()
     }
 
     fn bytes(frame: &Frame) -> &Bytes {

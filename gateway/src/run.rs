@@ -202,6 +202,7 @@ impl Running {
     pub(crate) async fn look_after(&self, warned: &mut u8) {
         let gateway = &self.gateway;
         gateway.registry.expire(SystemTime::now(), Instant::now());
+        gateway.expire_approvals(SystemTime::now());
         gateway.sum_up_logins(Instant::now(), false);
         let stalled = gateway.recorder.stalled_for();
         if stalled > gateway.config.limits.durable_deadline {

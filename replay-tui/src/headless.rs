@@ -311,6 +311,10 @@ impl<'a> StepLine<'a> {
                     Note::Opened => "session.opened",
                     Note::Closed => "session.closed",
                     Note::Revoked => "revocation",
+                    Note::Asked => "approval.requested",
+                    Note::Answered => "approval.answered",
+                    Note::Lapsed => "approval.lapsed",
+                    Note::GlassBroken => "glass.broken",
                     Note::Gap => "gap",
                     Note::Other(name) => name,
                 }

@@ -207,6 +207,14 @@ pub enum Note {
     Closed,
     /// A person or a rule took something away: a command was cancelled, access revoked.
     Revoked,
+    /// Somebody's approval was asked for.
+    Asked,
+    /// Somebody answered; or a command went on because of an approval.
+    Answered,
+    /// A request for approval came to nothing.
+    Lapsed,
+    /// A command went on without the approval that it needed.
+    GlassBroken,
     /// Something was not recorded, and why.
     Gap,
     /// Any other event, by its name.

@@ -35,7 +35,7 @@ pub use cache::DecisionCache;
 pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};
 pub use mistake::Mistake;
-pub use obligation::Obligation;
+pub use obligation::{Approval, InTransaction, Obligation};
 pub use set::{POLICIES_MAX, PolicySet};
 pub use watch::Live;
 
@@ -190,6 +190,18 @@ impl Decision {
     #[must_use]
     pub fn is_permit(&self) -> bool {
         self.verdict == Verdict::Permit
+    }
+
+    /// Whose approval it needs, where it needs any.
+    #[must_use]
+    pub fn approval(&self) -> Option<Approval> {
+        Approval::of(&self.obligations)
+    }
+
+    /// Whether the caller must say why.
+    #[must_use]
+    pub fn wants_reason(&self) -> bool {
+        self.obligations.contains(&Obligation::ReasonRequired)
     }
 
     /// The most rows that may be shown, where there is a limit.

@@ -3,7 +3,7 @@
 //! An annotation that nobody keeps would permit more than it says. So unknown keys, unreadable values, and
 //! obligations that this version does not enforce are mistakes at load, never ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ pub enum Obligation {
         group: Arc<str>,
         /// How many of them must (`@quorum("2")`).
         quorum: u8,
-        /// How long the approval stands (`@expires("15m")`); none leaves it to the configuration.
+        /// How long request and approval stand (`@expires("15m")`).
         expires: Option<Duration>,
+        /// What becomes of a command inside an open transaction (`@in_transaction("refuse")`).
+        in_transaction: Option<InTransaction>,
     },
     /// The caller must say why (`@reason_required`).
     ReasonRequired,
@@ -34,14 +36,75 @@ pub enum Obligation {
     BreakGlass,
 }
 
+/// What becomes of a command that needs approval while a transaction is open, whose locks others may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InTransaction {
+    /// It is refused: ask before the transaction begins.
+    Refuse,
+    /// It waits, at most for so long.
+    Wait(Duration),
+}
+
+/// How long a request for approval stands where no policy says.
+const EXPIRES_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// How long a command waits inside an open transaction where no policy says.
+const IN_TRANSACTION_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Whose approval a command needs: what all permits that let it pass demand together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// The groups whose members may approve: all that any permit names.
+    pub groups: BTreeSet<Arc<str>>,
+    /// How many persons must: the most that any permit wants.
+    pub quorum: u8,
+    /// How long request and approval stand: the shortest time.
+    pub expires: Duration,
+    /// What becomes of it inside an open transaction: the strictest.
+    pub in_transaction: InTransaction,
+}
+
+impl Approval {
+    /// Both demands at once.
+    #[must_use]
+    pub fn and(mut self, other: Approval) -> Approval {
+        self.groups.extend(other.groups);
+        Approval {
+            groups: self.groups,
+            quorum: self.quorum.max(other.quorum),
+            expires: self.expires.min(other.expires),
+            in_transaction: self.in_transaction.min(other.in_transaction),
+        }
+    }
+
+    /// What these obligations demand together; none where none of them wants an approval.
+    pub(super) fn of(obligations: &[Obligation]) -> Option<Approval> {
+        let each = obligations.iter().filter_map(|obligation| match obligation {
+            Obligation::RequiresApproval { group, quorum, expires, in_transaction } => Some(Approval {
+                groups: BTreeSet::from([Arc::clone(group)]),
+                quorum: *quorum,
+                expires: expires.unwrap_or(EXPIRES_DEFAULT),
+                in_transaction: in_transaction.unwrap_or(InTransaction::Wait(IN_TRANSACTION_DEFAULT)),
+            }),
+            _ => None,
+        });
+        each.reduce(Approval::and)
+    }
+}
+
 impl Obligation {
+    /// Whether a person has to do something about it before the command runs.
+    pub(super) fn concerns_people(&self) -> bool {
+        !matches!(self, Obligation::MaxRows(_))
+    }
+
     /// Whether this version keeps it. A policy with one that is not kept must not load.
     fn is_enforced(&self) -> bool {
-        matches!(self, Obligation::MaxRows(_))
+        !matches!(self, Obligation::BreakGlass)
     }
 
     /// The annotation that demands it.
-    fn key(&self) -> &'static str {
+    pub(super) fn key(&self) -> &'static str {
         match self {
             Obligation::MaxRows(_) => MAX_ROWS,
             Obligation::RequiresApproval { .. } => REQUIRES_APPROVAL,
@@ -56,9 +119,14 @@ impl fmt::Display for Obligation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Obligation::MaxRows(rows) => write!(f, "{MAX_ROWS} {rows}"),
-            Obligation::RequiresApproval { group, quorum, expires } => {
+            Obligation::RequiresApproval { group, quorum, expires, in_transaction } => {
                 write!(f, "{REQUIRES_APPROVAL} {quorum} of {group}")?;
-                expires.map_or(Ok(()), |time| write!(f, " for {} s", time.as_secs()))
+                expires.map_or(Ok(()), |time| write!(f, " for {} s", time.as_secs()))?;
+                match in_transaction {
+                    None => Ok(()),
+                    Some(InTransaction::Refuse) => f.write_str(", never in a transaction"),
+                    Some(InTransaction::Wait(time)) => write!(f, ", {} s in a transaction", time.as_secs()),
+                }
             }
             Obligation::ReasonRequired | Obligation::BreakGlass => f.write_str(self.key()),
         }
@@ -81,10 +149,20 @@ const MAX_ROWS: &str = "max_rows";
 const REQUIRES_APPROVAL: &str = "requires_approval";
 const QUORUM: &str = "quorum";
 const EXPIRES: &str = "expires";
+const IN_TRANSACTION: &str = "in_transaction";
 const REASON_REQUIRED: &str = "reason_required";
 const BREAK_GLASS: &str = "break_glass";
-const KEYS: [&str; 8] =
-    [ID, DESCRIPTION, MAX_ROWS, REQUIRES_APPROVAL, QUORUM, EXPIRES, REASON_REQUIRED, BREAK_GLASS];
+const KEYS: [&str; 9] = [
+    ID,
+    DESCRIPTION,
+    MAX_ROWS,
+    REQUIRES_APPROVAL,
+    QUORUM,
+    EXPIRES,
+    IN_TRANSACTION,
+    REASON_REQUIRED,
+    BREAK_GLASS,
+];
 
 const ID_BYTES_MAX: usize = 128;
 const QUORUM_MAX: u8 = 16;
@@ -110,7 +188,7 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
     let mut faults: Vec<Fault> = Vec::new();
     let mut fault = |key: &str, message: String| faults.push((key.to_owned(), format!("@{key}: {message}")));
     let mut found = Annotations::default();
-    let (mut approvers, mut quorum, mut expires) = (None, None, None);
+    let (mut approvers, mut quorum, mut expires, mut in_transaction) = (None, None, None, None);
 
     for (&key, &value) in annotations {
         if forbids && KEYS.contains(&key) && key != ID && key != DESCRIPTION {
@@ -145,6 +223,15 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
                 Some(time) => expires = Some(time),
                 None => fault(key, format!("{value:?} is not a time up to 30 days (for example \"15m\")")),
             },
+            IN_TRANSACTION => match read_in_transaction(value) {
+                Some(found) => in_transaction = Some(found),
+                None => fault(
+                    key,
+                    format!(
+                        "{value:?} is neither \"refuse\" nor \"wait\" nor a time to wait (for example \"wait 90s\")"
+                    ),
+                ),
+            },
             REASON_REQUIRED | BREAK_GLASS if !value.is_empty() => {
                 fault(key, format!("takes no value, but has {value:?}"));
             }
@@ -160,11 +247,16 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
                 group,
                 quorum: quorum.unwrap_or(1),
                 expires,
+                in_transaction,
             });
         }
         None if annotations.contains_key(REQUIRES_APPROVAL) => {}
         None => {
-            for (key, present) in [(QUORUM, quorum.is_some()), (EXPIRES, expires.is_some())] {
+            for (key, present) in [
+                (QUORUM, quorum.is_some()),
+                (EXPIRES, expires.is_some()),
+                (IN_TRANSACTION, in_transaction.is_some()),
+            ] {
                 if present {
                     fault(key, "has no meaning without @requires_approval".into());
                 }
@@ -188,6 +280,15 @@ pub(super) fn unenforced(obligations: &[Obligation]) -> Vec<Fault> {
             )
         })
         .collect()
+}
+
+/// `refuse`, `wait`, or `wait` and a time.
+fn read_in_transaction(value: &str) -> Option<InTransaction> {
+    match value {
+        "refuse" => Some(InTransaction::Refuse),
+        "wait" => Some(InTransaction::Wait(IN_TRANSACTION_DEFAULT)),
+        _ => read_duration(value.strip_prefix("wait ")?).map(InTransaction::Wait),
+    }
 }
 
 /// A number in digits alone: no sign, no space, no leading zero, so that one value has one spelling.
@@ -223,6 +324,7 @@ mod tests {
             group: group.into(),
             quorum,
             expires: seconds.map(Duration::from_secs),
+            in_transaction: None,
         }
     }
 
@@ -335,6 +437,49 @@ mod tests {
     fn only_what_this_version_keeps_is_enforced() {
         let all = [rows(1), approval("dba", 1, None), Obligation::ReasonRequired, Obligation::BreakGlass];
         let keys: Vec<String> = unenforced(&all).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, [REQUIRES_APPROVAL, REASON_REQUIRED, BREAK_GLASS]);
+        assert_eq!(keys, [BREAK_GLASS]);
+    }
+
+    #[test]
+    fn of_approvals_the_strictest_of_each_part_holds() {
+        let with = |group, quorum, seconds, in_transaction| Obligation::RequiresApproval {
+            group: Arc::from(group),
+            quorum,
+            expires: Some(Duration::from_secs(seconds)),
+            in_transaction,
+        };
+        let wait = |seconds| InTransaction::Wait(Duration::from_secs(seconds));
+        let all = [
+            with("dba", 1, 900, Some(wait(300))),
+            with("security", 2, 1800, None),
+            with("dba", 1, 60, Some(InTransaction::Refuse)),
+            rows(5),
+        ];
+        let joined = Approval::of(&all).expect("an approval is wanted");
+        assert_eq!(joined.groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["dba", "security"]);
+        assert_eq!((joined.quorum, joined.expires), (2, Duration::from_secs(60)));
+        assert_eq!(joined.in_transaction, InTransaction::Refuse);
+        assert_eq!(Approval::of(&all[..2]).map(|joined| joined.in_transaction), Some(wait(60)));
+        assert_eq!(Approval::of(&[rows(5), Obligation::ReasonRequired]), None, "a limit asks nobody");
+        // In whatever order they come.
+        let mut turned = all.to_vec();
+        turned.reverse();
+        assert_eq!(Approval::of(&turned), Some(joined));
+    }
+
+    #[test]
+    fn a_wait_inside_a_transaction_is_spelled_in_one_way() {
+        for (value, found) in [
+            ("refuse", Some(InTransaction::Refuse)),
+            ("wait", Some(InTransaction::Wait(IN_TRANSACTION_DEFAULT))),
+            ("wait 90s", Some(InTransaction::Wait(Duration::from_secs(90)))),
+            ("wait 0s", None),
+            ("wait  5s", None),
+            ("Wait", None),
+            ("", None),
+            ("5s", None),
+        ] {
+            assert_eq!(read_in_transaction(value), found, "{value:?}");
+        }
     }
 }

@@ -37,6 +37,7 @@ pub struct PolicySet {
     warnings: Vec<Mistake>,
     rules: Vec<Rule>,
     index: [Slice; Verb::ALL.len()],
+    concerns_people: bool,
 }
 
 /// The rules of one verb by the resource that their scope names, each list in the order of the set.
@@ -103,7 +104,9 @@ impl PolicySet {
             warnings.push(Mistake::whole("policies", "there is no policy, so everything is refused"));
         }
         warnings.sort();
-        Ok(PolicySet { hash: hash(&files), index: index(&rules), files, warnings, rules })
+        let concerns_people =
+            rules.iter().flat_map(|rule| &rule.obligations).any(Obligation::concerns_people);
+        Ok(PolicySet { hash: hash(&files), index: index(&rules), files, warnings, rules, concerns_people })
     }
 
     /// What the operator should know of a set that loads all the same.
@@ -142,6 +145,12 @@ impl PolicySet {
     #[must_use]
     pub fn len(&self) -> usize {
         self.rules.len()
+    }
+
+    /// Whether any policy has a person do something before a command runs: approve it, or say why.
+    #[must_use]
+    pub fn concerns_people(&self) -> bool {
+        self.concerns_people
     }
 
     /// Whether it holds no policy, and so refuses everything.
@@ -473,6 +482,14 @@ fn compile_policy(
     if limits_rows && !verbs.iter().any(shows_rows) {
         let offset = places.get("max_rows").copied().unwrap_or(start(policy));
         mistakes.push(at(offset, "@max_rows: none of the actions of this policy shows rows".into()));
+    }
+    if verbs.contains(&Verb::Login)
+        && let Some(asks) = annotations.obligations.iter().find(|found| found.concerns_people())
+    {
+        let key = asks.key();
+        let offset = places.get(key).copied().unwrap_or(start(policy));
+        let message = format!("@{key}: a login waits for nobody: name the actions, and leave login out");
+        mistakes.push(at(offset, message));
     }
     if !forbids && matches!(policy.action_constraint(), ActionConstraint::Any) {
         let message =

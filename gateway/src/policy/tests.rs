@@ -435,14 +435,14 @@ fn each_mistake_is_refused_at_load_with_its_place() {
         ),
         (
             "@id(\"x\")\n@requires_approval(\"dba\")\npermit (principal, action, resource);",
-            "a.cedar:2:1: @requires_approval: not enforced by this version, so a policy with it must not load",
+            "a.cedar:2:1: @requires_approval: a login waits for nobody: name the actions, and leave login out",
         ),
         (
             "@reason_required\npermit (principal, action, resource);",
-            "a.cedar:1:1: @reason_required: not enforced by this version, so a policy with it must not load",
+            "a.cedar:1:1: @reason_required: a login waits for nobody: name the actions, and leave login out",
         ),
         (
-            "@break_glass\npermit (principal, action, resource);",
+            "@break_glass\npermit (principal, action == Action::\"select\", resource);",
             "a.cedar:1:1: @break_glass: not enforced by this version, so a policy with it must not load",
         ),
         (

@@ -10,7 +10,9 @@ use gatebook_ledger::event;
 use gatebook_wire::action::Effect;
 use gatebook_wire::protocol::{Command, EndReason, Ending, Meaning, Phase, RequestId};
 
+use super::approval::{Asked, Used};
 use super::{QUEUE_BYTES_MAX, Shared, Slot, Unavailable};
+use crate::approval::{Id, Lapse};
 use crate::policy::Decision;
 use crate::session::{Signal, Ticket, Totals};
 
@@ -226,6 +228,21 @@ impl Book {
         self.shared.queue(Some(&self.slot), &body, Some(&payload));
     }
 
+    /// Records that somebody's approval is asked for.
+    pub(crate) fn approval_requested(&self, asked: &Asked<'_>) {
+        super::approval::requested(&self.shared, Some(&self.slot), asked);
+    }
+
+    /// Records that a command goes on because of an approval; the command itself follows.
+    pub(crate) fn approval_used(&self, used: &Used<'_>) {
+        super::approval::used(&self.shared, &self.slot, used);
+    }
+
+    /// Records that a request came to nothing.
+    pub(crate) fn approval_lapsed(&self, id: Id, lapse: Lapse) {
+        super::approval::lapsed(&self.shared, Some(&self.slot), id, lapse);
+    }
+
     /// What records cancel requests for this session.
     pub(crate) fn canceller(&self) -> Canceller {
         Canceller { shared: self.shared.clone(), slot: self.slot.clone() }
@@ -264,7 +281,7 @@ impl Canceller {
     }
 }
 
-fn parameter(parameter: &gatebook_wire::protocol::Parameter) -> event::Parameter<'_> {
+pub(super) fn parameter(parameter: &gatebook_wire::protocol::Parameter) -> event::Parameter<'_> {
     let value = parameter.value.as_ref();
     event::Parameter {
         binary: parameter.binary,

@@ -7,6 +7,7 @@
 //! the ledger is opened anew, through its recovery, which also closes the sessions that were cut off; then the gateway serves again.
 
 mod anchor;
+mod approval;
 mod book;
 mod thread;
 mod upkeep;
@@ -40,6 +41,7 @@ use crate::policy::{AdminAction, Decision, PolicySet, Standing, SubjectKind};
 use crate::session::{Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
+pub(crate) use approval::{Answered, Asked, Used};
 pub(crate) use book::{Book, CommandEntry, OutcomeEntry, Ruled};
 pub(crate) use thread::Found;
 use thread::{Opener, Thread};

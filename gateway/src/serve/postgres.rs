@@ -369,7 +369,7 @@ async fn converse(
         return;
     }
     let client = Framed::new(arriving.stream, client_decoder, arriving.incoming);
-    let mut live = gateway.enter(&served, &admission, book, &key, upstream_key);
+    let mut live = gateway.enter(&served, &admission, book, &key, upstream_key, &request.for_gateway);
     let reason = relay(machine, client, upstream, &mut live.exchange).await;
     gateway.leave(&served, live, reason);
 }

@@ -30,7 +30,7 @@ impl<F> Cleared<F> {
         Cleared(frame)
     }
 
-    /// We say it ourselves: a refusal, or the last words.
+    /// We say it ourselves: a refusal, a notice, or the last words.
     pub(super) fn ours(frame: F) -> Cleared<F> {
         Cleared(frame)
     }
@@ -66,6 +66,10 @@ impl<L: Link> Door<L> {
 
     pub(super) fn queued_bytes(&self) -> usize {
         self.0.queued_bytes()
+    }
+
+    pub(super) fn arrived_bytes(&self) -> usize {
+        self.0.arrived_bytes()
     }
 
     pub(super) fn bytes(frame: &L::Outgoing) -> &Bytes {

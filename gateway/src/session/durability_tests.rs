@@ -18,7 +18,7 @@ use gatebook_wire::sql::{Catalog, Masking, Session, Start};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
-use super::{Exchange, Terms, relay};
+use super::{Exchange, People, Presented, Terms, relay};
 use crate::config::LedgerConfig;
 use crate::identity::{Principal, PrincipalKind};
 use crate::link::Framed;
@@ -164,7 +164,8 @@ impl Stage {
         let (upstream, theirs) = tokio::io::duplex(upstream_bytes);
         let terms = Terms { standing, shadow: false, reads_when_written: false };
         let relay = tokio::spawn(async move {
-            let mut exchange = Exchange::new(terms, policy, book);
+            let people = People { approvals: Arc::default(), presented: Presented::Nothing, locks: None };
+            let mut exchange = Exchange::new(terms, policy, book, people);
             let ours = Dammed { stream: ours, dam };
             let client = Framed::new(ours, Decoder::client(1 << 20), BytesMut::new());
             let upstream = Framed::new(theirs, Decoder::upstream(1 << 20), BytesMut::new());

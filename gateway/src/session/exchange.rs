@@ -2,16 +2,24 @@
 //!
 //! It joins policy and the book, and knows no protocol. Decisions are made here and nowhere else.
 
+mod consent;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Instant;
 
 use gatebook_wire::action::Effect;
-use gatebook_wire::protocol::{Command, EndReason, Ended, Ending, Intent, Refusal, RequestId, Violation};
+use gatebook_wire::protocol::{
+    Circumstances, Command, EndReason, Ended, Ending, Intent, Refusal, RefusalKind, RequestId, Violation,
+};
+
+use consent::{Asking, Consent};
+pub(crate) use consent::{Locks, People, Presented};
 
 use super::signal::Ticket;
-use crate::policy::{DecisionCache, Live, Standing};
+use crate::approval::Lapse;
+use crate::policy::{Decision, DecisionCache, Live, Standing, Verdict as Ruling};
 use crate::record::{Book, CommandEntry, OutcomeEntry, Ruled};
 
 /// Under what terms a session runs: who, on what, as whom, and how strictly.
@@ -52,6 +60,7 @@ pub(crate) struct Exchange {
     fed: blake3::Hasher,
     totals: Totals,
     violation: Option<Violation>,
+    asking: Asking,
     /// Whether commands were recorded that nobody has asked to be made durable.
     uncommitted: bool,
 }
@@ -73,11 +82,13 @@ pub(super) enum Verdict {
     Permit(Ticket),
     /// It may not; what takes its place goes once this record is durable.
     Refuse(Refusal, Ticket),
+    /// It waits for people: its frame is to be handed in again once [`Exchange::is_answered`], and when the upstream has spoken.
+    Wait,
 }
 
 impl Exchange {
     /// An exchange under `terms`, written into `book`.
-    pub(crate) fn new(terms: Terms, policy: Arc<Live>, book: Book) -> Exchange {
+    pub(crate) fn new(terms: Terms, policy: Arc<Live>, book: Book, people: People) -> Exchange {
         if terms.reads_when_written {
             book.signal().want_written();
         }
@@ -91,22 +102,40 @@ impl Exchange {
             fed: blake3::Hasher::new(),
             totals: Totals::default(),
             violation: None,
+            asking: Asking::new(people),
             uncommitted: false,
         }
     }
 
-    /// Decides and records every command of an intent.
-    pub(super) fn authorize<F>(&mut self, intent: &Intent<F>) -> Verdict {
+    /// Decides and records every command of an intent; one that waits for people is neither decided nor recorded yet.
+    pub(super) fn authorize<F>(
+        &mut self,
+        intent: &Intent<F>,
+        circumstances: impl FnOnce() -> Circumstances,
+    ) -> Verdict {
         let asked = Instant::now();
         let policy = self.policy.load();
         let mut refusal = intent.forbidden.clone();
+        let mut note = None;
+        if policy.concerns_people() && intent.forbidden.is_none() && !self.terms.shadow {
+            match self.consent(&policy, &intent.commands, intent.first, circumstances) {
+                Consent::NotWanted | Consent::Given => {}
+                Consent::Wait => return Verdict::Wait,
+                Consent::Refused(why, words) => (refusal, note) = (Some(why), Some(words)),
+            }
+        } else {
+            self.give_up(Lapse::Changed);
+        }
         let mut may_change = false;
         let mut gate = 0;
         if self.open.is_empty() {
             self.book.begin();
         }
         for (command, request) in intent.commands.iter().zip(intent.first..) {
-            let decision = self.decisions.decide(&policy, &self.terms.standing, &command.meaning);
+            let mut decision = self.decisions.decide(&policy, &self.terms.standing, &command.meaning);
+            if let Some(note) = &note {
+                decision = Arc::new(not_approved(&decision, note));
+            }
             let refused = intent.forbidden.is_some() || !decision.is_permit();
             let ruled = match (refused, self.terms.shadow && intent.forbidden.is_none()) {
                 (false, _) => Ruled::Permit,
@@ -246,7 +275,7 @@ impl Exchange {
 
     /// Something passed, in either direction. A session whose command runs is not idle.
     pub(super) fn active(&self) {
-        self.book.signal().active(!self.open.is_empty());
+        self.book.signal().active(!self.open.is_empty() || self.is_waiting());
     }
 
     /// Whether a command is open.
@@ -278,6 +307,7 @@ impl Exchange {
     /// Ends the exchange: what is still open has no known outcome. Gives back the book, whether a command was still under way,
     /// what passed, and what broke the protocol.
     pub(crate) fn close(mut self) -> (Book, bool, Totals, Option<Violation>) {
+        self.give_up(Lapse::SessionEnded);
         let under_way = self.has_open();
         if under_way {
             self.book.finish();
@@ -289,9 +319,21 @@ impl Exchange {
     }
 }
 
+/// A decision whose permission is worth nothing, because people did not consent.
+fn not_approved(decision: &Decision, why: &str) -> Decision {
+    let mut errors = decision.errors.clone();
+    errors.push(format!("not approved: {why}"));
+    Decision { verdict: Ruling::Refuse, errors, ..decision.clone() }
+}
+
+/// The kind of a command, in words.
+fn kind_of(command: &Command) -> String {
+    let kind = command.meaning.facts.kind.replace('_', " ");
+    if kind == "opaque" { "a statement that cannot be analysed".to_owned() } else { kind }
+}
+
 /// What the client is told: the kind of command it sent, and never whether what it names exists.
 fn refusal_of(command: &Command) -> Refusal {
-    let kind = command.meaning.facts.kind.replace('_', " ");
-    let message = if kind == "opaque" { "a statement that cannot be analysed".to_owned() } else { kind };
-    Refusal { message, hint: Some("ask the operators of this gateway for access".into()) }
+    let hint = Some("ask the operators of this gateway for access".into());
+    Refusal { kind: RefusalKind::NotPermitted, message: kind_of(command), hint }
 }

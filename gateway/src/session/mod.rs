@@ -9,7 +9,7 @@ mod signal;
 #[cfg(test)]
 mod durability_tests;
 
-pub(crate) use exchange::{Exchange, Terms, Totals};
+pub(crate) use exchange::{Exchange, Locks, People, Presented, Terms, Totals};
 pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, Target};
 pub(crate) use relay::relay;
-pub(crate) use signal::{Signal, Ticket};
+pub(crate) use signal::{Signal, Ticket, Withdrawn};

@@ -19,6 +19,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::cleared::{Cleared, Door};
 use super::exchange::{Exchange, Verdict};
 use super::signal::Ticket;
+use crate::approval::Lapse;
 use crate::link::{Link, OUTBOX_BYTES_MAX};
 
 /// How long a command may go on after its client has left.
@@ -36,6 +37,7 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 pub(crate) async fn relay<P, C, U>(machine: P, client: C, upstream: U, exchange: &mut Exchange) -> EndReason
 where
     P: Protocol,
+    P::ClientFrame: Clone,
     C: Link<Incoming = P::ClientFrame, Outgoing = P::UpstreamFrame>,
     U: Link<Incoming = P::UpstreamFrame, Outgoing = P::ClientFrame>,
 {
@@ -68,7 +70,7 @@ struct Relay<'a, P: Protocol, C, U> {
     waiting_bytes: usize,
     /// An answer whose command's record is not durable yet.
     held: Option<(Ticket, Disclosure<P::UpstreamFrame>)>,
-    /// A client's frame that can be understood only after the upstream's next.
+    /// A client's frame that can be understood only after the upstream's next, or that waits for people. It is handed in again.
     stalled: Option<P::ClientFrame>,
     retry: bool,
     upstream_closed: bool,
@@ -81,6 +83,7 @@ struct Relay<'a, P: Protocol, C, U> {
 impl<P, C, U> Relay<'_, P, C, U>
 where
     P: Protocol,
+    P::ClientFrame: Clone,
     C: Link<Incoming = P::ClientFrame, Outgoing = P::UpstreamFrame>,
     U: Link<Incoming = P::UpstreamFrame, Outgoing = P::ClientFrame>,
 {
@@ -99,6 +102,7 @@ where
                     return Poll::Ready(self.exchange.violated(EndReason::UpstreamViolation, &violation));
                 }
             }
+            moved |= self.tell_waiting(cx);
             match self.pump_client() {
                 Ok(pumped) => moved |= pumped,
                 Err(violation) => {
@@ -142,7 +146,7 @@ where
                     Poll::Pending => upstream_dry = true,
                 }
             }
-            if !client_dry && self.client_may_speak() && self.stalled.is_none() {
+            if !client_dry && self.client_may_be_read() {
                 match self.client.poll_fill(cx) {
                     Poll::Ready(Ok(true)) => moved = true,
                     Poll::Ready(Ok(false) | Err(_)) => {
@@ -179,6 +183,10 @@ where
     }
 
     fn leave(&mut self) {
+        if self.exchange.is_waiting() {
+            self.exchange.give_up(Lapse::ClientLeft);
+            self.stalled = None;
+        }
         self.leaving.get_or_insert_with(|| Box::pin(sleep(LEAVING)));
     }
 
@@ -194,6 +202,26 @@ where
             && self.waiting_bytes < WAITING_BYTES_MAX
             && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX
             && self.exchange.has_room()
+    }
+
+    /// While a command waits for people its client is read on, up to a bound: that it has left shows by nothing else.
+    fn client_may_be_read(&self) -> bool {
+        let listens = self.exchange.is_waiting() && self.client.arrived_bytes() < WAITING_BYTES_MAX;
+        self.client_may_speak() && (self.stalled.is_none() || listens)
+    }
+
+    /// Tells a client that its command waits for people, at once and from time to time.
+    fn tell_waiting(&mut self, cx: &mut Context<'_>) -> bool {
+        // Words in the middle of a row would be taken for a part of it.
+        if self.unfinished || self.leaving.is_some() || self.client.queued_bytes() >= OUTBOX_BYTES_MAX {
+            return false;
+        }
+        let Some(frame) = self.exchange.words(cx).and_then(|words| self.machine.tell(&words)) else {
+            return false;
+        };
+        self.exchange.relayed(Door::<C>::bytes(&frame));
+        self.client.push(&Cleared::ours(frame));
+        true
     }
 
     /// Lets go what was waiting for the disk.
@@ -231,7 +259,9 @@ where
 
     fn pump_client(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
         let mut moved = false;
+        self.retry |= self.exchange.is_answered();
         while self.client_may_speak() {
+            let waited = self.exchange.is_waiting();
             let frame = match self.stalled.take() {
                 Some(frame) if !std::mem::take(&mut self.retry) => {
                     self.stalled = Some(frame);
@@ -244,8 +274,22 @@ where
                 },
             };
             moved = true;
-            match self.machine.on_client(frame)? {
-                ClientStep::Ask(intent) => self.ask(intent),
+            let again = frame.clone();
+            let step = self.machine.on_client(frame)?;
+            match &step {
+                ClientStep::Ask(_) => {}
+                ClientStep::Hold if waited => self.exchange.give_up(Lapse::PassedOver),
+                _ if waited => self.exchange.give_up(Lapse::Changed),
+                _ => {}
+            }
+            match step {
+                ClientStep::Ask(intent) => {
+                    if !self.ask(intent) {
+                        self.stalled = Some(again);
+                        self.retry = false;
+                        break;
+                    }
+                }
                 ClientStep::Relay(frame) => {
                     let bytes = Door::<U>::bytes(&frame).len();
                     self.send(0, bytes, Cleared::inert(frame));
@@ -272,8 +316,14 @@ where
         Ok(moved)
     }
 
-    fn ask(&mut self, intent: Intent<P::ClientFrame>) {
-        match self.exchange.authorize(&intent) {
+    /// Decides what a frame wants; tells whether that is decided, and does not wait for people.
+    fn ask(&mut self, intent: Intent<P::ClientFrame>) -> bool {
+        let machine = &self.machine;
+        match self.exchange.authorize(&intent, || machine.circumstances(&intent.commands)) {
+            Verdict::Wait => {
+                self.machine.withdraw();
+                return false;
+            }
             Verdict::Permit(gate) => {
                 let bytes = Door::<U>::bytes(&intent.frame).len();
                 self.send(gate, bytes, Cleared::permitted(intent.frame));
@@ -284,6 +334,7 @@ where
                 self.send(gate, bytes, Cleared::ours(frame));
             }
         }
+        true
     }
 
     fn pump_upstream(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {

@@ -22,8 +22,30 @@ pub(crate) struct Signal {
     awaited: AtomicU64,
     ending: AtomicU8,
     activity: AtomicU64,
+    /// Whether a command waits for somebody's approval, see [`Withdrawn`].
+    held: AtomicU8,
     busy: AtomicBool,
     waker: AtomicWaker,
+}
+
+/// Nothing waits for an approval.
+const NOT_HELD: u8 = 0;
+/// A command waits, and nothing else is under way.
+const HELD_ALONE: u8 = 1;
+/// A command waits behind one that is under way.
+const HELD_BEHIND: u8 = 2;
+/// The client took back what waited.
+const WITHDRAWN: u8 = 3;
+
+/// What a cancel request meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Withdrawn {
+    /// Nothing waited for an approval: it is for the upstream.
+    Nothing,
+    /// What waited is withdrawn, and nothing else was under way.
+    Alone,
+    /// What waited is withdrawn; what is under way is for the upstream.
+    Behind,
 }
 
 const REASONS: [EndReason; 11] = [
@@ -99,6 +121,32 @@ impl Signal {
     pub(crate) fn ending(&self) -> Option<EndReason> {
         let number = self.ending.load(Ordering::Acquire).checked_sub(1)?;
         REASONS.get(usize::from(number)).copied()
+    }
+
+    /// A command waits for somebody's approval, and the client may take it back; `behind` another that is under way.
+    pub(crate) fn hold(&self, behind: bool) {
+        self.held.store(if behind { HELD_BEHIND } else { HELD_ALONE }, Ordering::Release);
+    }
+
+    /// Nothing waits any more.
+    pub(crate) fn release(&self) {
+        self.held.store(NOT_HELD, Ordering::Release);
+    }
+
+    /// The client takes back what waits.
+    pub(crate) fn withdraw(&self) -> Withdrawn {
+        for (held, withdrawn) in [(HELD_ALONE, Withdrawn::Alone), (HELD_BEHIND, Withdrawn::Behind)] {
+            if self.held.compare_exchange(held, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                self.waker.wake();
+                return withdrawn;
+            }
+        }
+        Withdrawn::Nothing
+    }
+
+    /// Whether the client took back what waits.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.held.load(Ordering::Acquire) == WITHDRAWN
     }
 
     /// Something passed; `busy` while a command runs.

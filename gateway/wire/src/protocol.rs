@@ -43,6 +43,16 @@ pub trait Protocol: Send {
     /// Replaces the frame that was just asked for by one that fails upstream at the same place in the order.
     fn refuse(&mut self, refusal: &Refusal) -> Refused<Self::ClientFrame>;
 
+    /// Forgets what was just asked for, as though its frame had never been handed in: it waits for somebody outside, and is handed in
+    /// again whenever the upstream has spoken, and when that somebody has answered.
+    fn withdraw(&mut self);
+
+    /// What decides, beside the commands themselves, what these do.
+    fn circumstances(&self, commands: &[Command]) -> Circumstances;
+
+    /// Says something to the client between answers; none where the protocol has no words for it, or it is too late for any.
+    fn tell(&self, words: &str) -> Option<Self::UpstreamFrame>;
+
     /// The last words to the client.
     fn terminate(&mut self, reason: EndReason) -> Vec<Self::UpstreamFrame>;
 
@@ -162,9 +172,41 @@ pub struct Parameter {
     pub value: Option<Bytes>,
 }
 
+/// What decides, beside its own bytes, what a command does: two that are equal in all of this do the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The role in use, for people.
+    pub role: String,
+    /// Where names without a schema are looked for, for people.
+    pub search_path: String,
+    /// Names all that the meaning of a name depends on in this session, the two above included.
+    pub state: [u8; 32],
+    /// The objects that the commands name and the catalog knows: the number that the upstream gave each, and its qualified name; sorted.
+    pub objects: Vec<(u32, String)>,
+    /// Whether something earlier may hold locks until a later command ends the transaction.
+    pub in_transaction: bool,
+    /// Why the caller wants it, where the commands say so (`/* reason: … */`).
+    pub reason: Option<String>,
+    /// Why the caller wants it at once and without anybody's consent, where the commands say so (`/* break-glass: … */`).
+    pub break_glass: Option<String>,
+}
+
+/// What kind of refusal it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// Policy, or the protocol, does not let it pass.
+    NotPermitted,
+    /// It needed somebody's approval and did not get it.
+    NotApproved,
+    /// The client took it back while it waited.
+    Cancelled,
+}
+
 /// Why a command is refused, in words for the client: what and what next, never which rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// What kind of refusal it is.
+    pub kind: RefusalKind,
     /// What is not permitted, as a lower-case fragment: `drop on public.orders`.
     pub message: String,
     /// What the client can do about it.

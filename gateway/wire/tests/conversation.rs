@@ -7,7 +7,7 @@ use bytes::BufMut;
 use gatebook_wire::postgres::conversation::{CatalogSource, Conversation};
 use gatebook_wire::postgres::frame::{Frame, Message};
 use gatebook_wire::postgres::report::{Report, Severity, error, put_string, ready_for_query};
-use gatebook_wire::protocol::{ClientStep, Ended, Ending, Protocol, Refusal, UpstreamStep};
+use gatebook_wire::protocol::{ClientStep, Ended, Ending, Protocol, Refusal, RefusalKind, UpstreamStep};
 use gatebook_wire::sql::{Catalog, Masking, Session, Start};
 
 struct NoCatalog;
@@ -105,7 +105,7 @@ fn endings(machine: &mut Conversation) -> Vec<(u64, Ending)> {
 }
 
 fn no() -> Refusal {
-    Refusal { message: "this".into(), hint: None }
+    Refusal { kind: RefusalKind::NotPermitted, message: "this".into(), hint: None }
 }
 
 fn code(frame: &Frame) -> String {

@@ -58,6 +58,32 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
                 format!("{head} ({}) by {}:{} from {}", payload.request, who.issuer, who.name, payload.source)
             })
         }
+        Decoded::ApprovalRequested(body, payload) => {
+            let head = format!("{} for #{}", body.id, body.request);
+            payload.map_or(head.clone(), |payload| {
+                let said = payload.reason.map_or(String::new(), |reason| format!("; {reason}"));
+                format!("{head} from {} of {}{said}", body.quorum, payload.groups.join(" or "))
+            })
+        }
+        Decoded::ApprovalAnswered(body, payload) => {
+            let counted = body.refused.map_or(String::new(), |why| format!(" (does not count: {why})"));
+            let head = format!("{} {}{counted}", body.id, body.answer);
+            payload.map_or(head.clone(), |payload| match &*payload.reason {
+                "" => format!("{head} by {}", payload.approver),
+                reason => format!("{head} by {}: {reason}", payload.approver),
+            })
+        }
+        Decoded::ApprovalUsed(body, payload) => {
+            let by = payload.map_or(String::new(), |payload| {
+                format!(", approved by {}", payload.approvers.join(" and "))
+            });
+            format!("{} for #{}{by}", body.id, body.request)
+        }
+        Decoded::ApprovalLapsed(body) => format!("{} {}", body.id, body.reason),
+        Decoded::GlassBroken(body, payload) => {
+            let why = payload.map_or(String::new(), |payload| format!(": {}", payload.reason));
+            format!("#{} without approval{why}", body.request)
+        }
         Decoded::Revocation(Some(payload)) => {
             let whom = payload.principal.as_deref().unwrap_or("a session");
             format!("{whom} by {}: {}", payload.by, payload.reason)

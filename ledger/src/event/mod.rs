@@ -6,6 +6,7 @@
 //!
 //! What a newcomer gets wrong: the log layer knows none of this. It knows the numbers of a session's opening and close, no more.
 
+mod approval;
 mod describe;
 mod words;
 
@@ -15,6 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use approval::*;
 pub use describe::describe;
 pub use words::words;
 
@@ -38,6 +40,16 @@ pub const COMMAND: Kind = Kind(288);
 pub const OUTCOME: Kind = Kind(289);
 /// A client asked to cancel what its session runs.
 pub const CANCEL: Kind = Kind(290);
+/// Somebody else's approval was asked for.
+pub const APPROVAL_REQUESTED: Kind = Kind(296);
+/// Somebody answered, whether or not the answer counted.
+pub const APPROVAL_ANSWERED: Kind = Kind(297);
+/// A command goes on because of an approval.
+pub const APPROVAL_USED: Kind = Kind(298);
+/// A request came to nothing.
+pub const APPROVAL_LAPSED: Kind = Kind(299);
+/// A command goes on without the approval that it needed: its caller broke the glass.
+pub const GLASS_BROKEN: Kind = Kind(300);
 /// A principal or a session was revoked.
 pub const REVOCATION: Kind = Kind(304);
 
@@ -74,6 +86,11 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         COMMAND => "command",
         OUTCOME => "outcome",
         CANCEL => "cancel",
+        APPROVAL_REQUESTED => "approval.requested",
+        APPROVAL_ANSWERED => "approval.answered",
+        APPROVAL_USED => "approval.used",
+        APPROVAL_LAPSED => "approval.lapsed",
+        GLASS_BROKEN => "glass.broken",
         REVOCATION => "revocation",
         ADMIN_ACTION => "admin.action",
         _ => return None,
@@ -192,6 +209,11 @@ bodies! {
     CommandBody<'a> => COMMAND, CommandPayload<'a>;
     OutcomeBody<'a> => OUTCOME, OutcomePayload<'a>;
     CancelBody<'a> => CANCEL, CancelPayload<'a>;
+    ApprovalRequestedBody<'a> => APPROVAL_REQUESTED, ApprovalRequestedPayload<'a>;
+    ApprovalAnsweredBody<'a> => APPROVAL_ANSWERED, ApprovalAnsweredPayload<'a>;
+    ApprovalUsedBody<'a> => APPROVAL_USED, ApprovalUsedPayload<'a>;
+    ApprovalLapsedBody<'a> => APPROVAL_LAPSED, ();
+    GlassBrokenBody<'a> => GLASS_BROKEN, GlassBrokenPayload<'a>;
     RevocationBody<'a> => REVOCATION, RevocationPayload<'a>;
     AdminActionBody<'a> => ADMIN_ACTION, AdminActionPayload<'a>;
     GapBody<'a> => Kind::GAP, ();
@@ -214,6 +236,16 @@ pub enum Decoded<'a> {
     Cancel(CancelPayload<'a>),
     /// Refused logins.
     LoginRefused(LoginRefusedBody<'a>, Option<LoginRefusedPayload<'a>>),
+    /// An approval that was asked for.
+    ApprovalRequested(ApprovalRequestedBody<'a>, Option<ApprovalRequestedPayload<'a>>),
+    /// An answer to it.
+    ApprovalAnswered(ApprovalAnsweredBody<'a>, Option<ApprovalAnsweredPayload<'a>>),
+    /// An approval that was used.
+    ApprovalUsed(ApprovalUsedBody<'a>, Option<ApprovalUsedPayload<'a>>),
+    /// A request that came to nothing.
+    ApprovalLapsed(ApprovalLapsedBody<'a>),
+    /// A command that went on without the approval that it needed.
+    GlassBroken(GlassBrokenBody<'a>, Option<GlassBrokenPayload<'a>>),
     /// A revocation.
     Revocation(Option<RevocationPayload<'a>>),
     /// Something done to the gateway itself.
@@ -235,6 +267,11 @@ pub fn decode<'a>(kind: Kind, body: &'a [u8], payload: Option<&'a [u8]>) -> serd
         OUTCOME => Decoded::Outcome(read(body)?, payload.map(read).transpose()?),
         CANCEL => Decoded::Cancel(payload.map_or(Ok(CancelPayload { source: Cow::Borrowed("") }), read)?),
         LOGIN_REFUSED => Decoded::LoginRefused(read(body)?, payload.map(read).transpose()?),
+        APPROVAL_REQUESTED => Decoded::ApprovalRequested(read(body)?, payload.map(read).transpose()?),
+        APPROVAL_ANSWERED => Decoded::ApprovalAnswered(read(body)?, payload.map(read).transpose()?),
+        APPROVAL_USED => Decoded::ApprovalUsed(read(body)?, payload.map(read).transpose()?),
+        APPROVAL_LAPSED => Decoded::ApprovalLapsed(read(body)?),
+        GLASS_BROKEN => Decoded::GlassBroken(read(body)?, payload.map(read).transpose()?),
         REVOCATION => Decoded::Revocation(payload.map(read).transpose()?),
         ADMIN_ACTION => Decoded::AdminAction(read(body)?, payload.map(read).transpose()?),
         _ => Decoded::Other(read(body)?, payload.map(read).transpose()?),

@@ -14,6 +14,12 @@ pub fn words(entry: &Entry<'_>, payload: Option<&[u8]>, tell: &mut dyn FnMut(Fie
         }
         Ok(Decoded::AdminAction(_, Some(done))) => principal(&done.principal, tell),
         Ok(Decoded::LoginRefused(_, Some(refused))) => tell(Field::Resource, &refused.resource),
+        Ok(Decoded::ApprovalAnswered(_, Some(answered))) => {
+            tell(Field::Principal, &answered.approver);
+            if answered.name != answered.approver {
+                tell(Field::Principal, &answered.name);
+            }
+        }
         Ok(Decoded::Revocation(Some(revoked))) => {
             if let Some(id) = &revoked.principal {
                 tell(Field::Principal, id);

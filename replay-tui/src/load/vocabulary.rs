@@ -42,6 +42,10 @@ pub(super) fn head(entry: &Entry<'_>) -> Head {
             .map(|body: SessionClosedBody<'_>| Head::Closed { reason: cut(&body.reason) }),
         Kind::SESSION_OPENED => Some(Head::Note(Note::Opened)),
         event::REVOCATION | event::CANCEL => Some(Head::Note(Note::Revoked)),
+        event::APPROVAL_REQUESTED => Some(Head::Note(Note::Asked)),
+        event::APPROVAL_ANSWERED | event::APPROVAL_USED => Some(Head::Note(Note::Answered)),
+        event::APPROVAL_LAPSED => Some(Head::Note(Note::Lapsed)),
+        event::GLASS_BROKEN => Some(Head::Note(Note::GlassBroken)),
         Kind::GAP => Some(Head::Note(Note::Gap)),
         _ => None,
     };
@@ -143,6 +147,55 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
                     .statement
                     .extend(format!(", {} from {}", payload.resource, payload.source).into_bytes());
                 words.fact("detail", &payload.detail);
+            }
+            words
+        }
+        Decoded::ApprovalRequested(body, payload) => {
+            let quorum = figures::counted(body.quorum, "person", "persons");
+            let mut words = sentence(format!("approval {} asked of {quorum} for #{}", body.id, body.request));
+            if let Some(payload) = payload {
+                words.statement.extend(format!(" of {}", payload.groups.join(" or ")).into_bytes());
+                words.policies = owned(&payload.policies);
+                words.fact("reason", payload.reason.as_deref().unwrap_or_default());
+                let texts = payload.commands.iter().map(|command| bytes(&command.statement));
+                texts.for_each(|text| words.fact("statement", &String::from_utf8_lossy(&text)));
+                words.fact("objects", &list(&payload.objects));
+                words.fact("role", &payload.role);
+                words.fact("search path", &payload.search_path);
+                words.fact("transaction", if payload.in_transaction { "open" } else { "" });
+            }
+            words.fact("digest", &body.digest);
+            words
+        }
+        Decoded::ApprovalAnswered(body, payload) => {
+            let verb = if body.answer == "approve" { "approved" } else { "denied" };
+            let who = payload.as_ref().map_or("(not stored)".into(), |payload| payload.approver.clone());
+            let mut words = sentence(format!("{} {verb} by {who}", body.id));
+            if let Some(why) = &body.refused {
+                words.statement.extend(format!(", which does not count: {why}").into_bytes());
+            }
+            if let Some(payload) = payload {
+                words.fact("reason", &payload.reason);
+                words.fact("name", &payload.name);
+            }
+            words
+        }
+        Decoded::ApprovalUsed(body, payload) => {
+            let by = payload.map_or(String::new(), |payload| {
+                format!(", approved by {}", payload.approvers.join(" and "))
+            });
+            let mut words = sentence(format!("{} used for #{}{by}", body.id, body.request));
+            words.fact("digest", &body.digest);
+            words
+        }
+        Decoded::ApprovalLapsed(body) => {
+            sentence(format!("{} lapsed: {}", body.id, body.reason.replace('_', " ")))
+        }
+        Decoded::GlassBroken(body, payload) => {
+            let mut words = sentence(format!("#{} goes on without approval", body.request));
+            if let Some(payload) = payload {
+                words.statement.extend(format!(": {}", payload.reason).into_bytes());
+                words.fact("needed", &payload.groups.join(" or "));
             }
             words
         }

@@ -24,8 +24,8 @@ use super::report::{self, Severity, put_string};
 use crate::action::{Action, Effect, Facts, Verb};
 use crate::limits;
 use crate::protocol::{
-    ClientStep, Command, Disclosure, EndReason, Ended, Intent, Meaning, Parameter, Phase, Protocol, Refusal,
-    Refused, RequestId, UpstreamStep, Violation,
+    Circumstances, ClientStep, Command, Disclosure, EndReason, Ended, Intent, Meaning, Parameter, Phase,
+    Protocol, Refusal, RefusalKind, Refused, RequestId, UpstreamStep, Violation,
 };
 use crate::sql::{Analysis, Catalog, Renames, Sending, Sent, Session, Statement};
 
@@ -66,6 +66,8 @@ pub struct Conversation {
     hushed: bool,
     /// Whether the server has said its own last words: ours would come too late.
     speechless: bool,
+    /// Whether the server last said that a transaction is open.
+    in_transaction: bool,
 }
 
 /// A statement that was parsed upstream.
@@ -187,6 +189,7 @@ impl Conversation {
             defining: false,
             hushed: false,
             speechless: false,
+            in_transaction: false,
         }
     }
 
@@ -295,6 +298,7 @@ impl Conversation {
         let too_many =
             self.statements.len() >= limits::NAMES_MAX || self.statement_bytes > limits::STATEMENT_BYTES_MAX;
         let forbidden = too_many.then(|| Refusal {
+            kind: RefusalKind::NotPermitted,
             message: "so many prepared statements in one session".into(),
             hint: Some("close what is no longer needed".into()),
         });
@@ -371,6 +375,7 @@ impl Conversation {
             sending: None,
         };
         let refusal = Refusal {
+            kind: RefusalKind::NotPermitted,
             message: "so many open portals, or so many bytes of parameters in them".into(),
             hint: Some("end the transaction, or send a Sync more often".into()),
         };
@@ -463,6 +468,7 @@ impl Conversation {
             sending: None,
         };
         let refusal = Refusal {
+            kind: RefusalKind::NotPermitted,
             message: "a function call by number".into(),
             hint: Some("call the function in a SELECT".into()),
         };
@@ -611,6 +617,25 @@ impl Protocol for Conversation {
         };
         self.outstanding.push_back(Expected::Poison { requests, refusal: refusal.clone(), instead_of });
         Refused { upstream: upstream.into() }
+    }
+
+    fn withdraw(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.next_request = asked.requests.start;
+        }
+    }
+
+    fn circumstances(&self, commands: &[Command]) -> Circumstances {
+        let holds =
+            |expected: &Expected| matches!(expected, Expected::Simple { .. } | Expected::Execute { .. });
+        Circumstances {
+            in_transaction: self.in_transaction || self.outstanding.iter().any(holds),
+            ..self.session.circumstances(commands, &self.catalog.snapshot())
+        }
+    }
+
+    fn tell(&self, words: &str) -> Option<Frame> {
+        (!self.speechless).then(|| report::error(Severity::Notice, report::SUCCESSFUL, words, None).into())
     }
 
     fn terminate(&mut self, reason: EndReason) -> Vec<Frame> {

@@ -166,6 +166,8 @@ pub struct Request {
     pub application_name: String,
     /// Settings that pass on, by lower-case name.
     pub settings: BTreeMap<String, String>,
+    /// Settings for the gateway itself (`gatebook.approval`), by what follows the dot. They do not pass on.
+    pub for_gateway: BTreeMap<String, String>,
 }
 
 /// A startup parameter that may not pass.
@@ -212,6 +214,9 @@ pub const STARTUP_SETTINGS: [&str; 17] = [
     "work_mem",
 ];
 
+/// Settings that a client may bring for the gateway itself.
+pub const GATEWAY_SETTINGS: [&str; 1] = ["gatebook.approval"];
+
 impl Startup {
     /// Holds the parameters against the list of what may pass.
     ///
@@ -240,7 +245,11 @@ impl Startup {
         let user = user.filter(|user| !user.is_empty()).ok_or(ParameterError::NoUser)?;
         let database = database.filter(|database| !database.is_empty()).unwrap_or_else(|| user.clone());
         let application_name = settings.remove("application_name").unwrap_or_default();
-        Ok(Request { user, database, application_name, settings })
+        let for_gateway = GATEWAY_SETTINGS
+            .iter()
+            .filter_map(|name| Some((name.split_once('.')?.1.to_owned(), settings.remove(*name)?)))
+            .collect();
+        Ok(Request { user, database, application_name, settings, for_gateway })
     }
 }
 
@@ -249,7 +258,7 @@ fn admit(name: &str, value: &str, settings: &mut BTreeMap<String, String>) -> Re
     if lower == "client_encoding" {
         return if is_utf8(value) { Ok(()) } else { Err(ParameterError::Encoding(value.to_owned())) };
     }
-    if !STARTUP_SETTINGS.contains(&lower.as_str()) {
+    if !STARTUP_SETTINGS.contains(&lower.as_str()) && !GATEWAY_SETTINGS.contains(&lower.as_str()) {
         return Err(ParameterError::NotAllowed(name.to_owned()));
     }
     settings.insert(lower, value.to_owned());
@@ -439,6 +448,9 @@ mod tests {
         assert_eq!(settings["statement_timeout"], "5s");
         assert_eq!(settings["work_mem"], "4MB");
         assert_eq!(settings["search_path"], r"a b,\c");
+        let request = startup(&[("user", "u"), ("options", "-c gatebook.approval=ask")]).request();
+        let request = request.expect("it is for the gateway");
+        assert_eq!((&*request.for_gateway["approval"], request.settings.len()), ("ask", 0));
     }
 
     #[test]

@@ -3,10 +3,14 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{Fields, Malformed, Message};
-use crate::protocol::Refusal;
+use crate::protocol::{Refusal, RefusalKind};
 
 /// SQLSTATE of a refusal.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// SQLSTATE of a command that its client took back.
+pub const QUERY_CANCELED: &str = "57014";
+/// SQLSTATE of what went well.
+pub const SUCCESSFUL: &str = "00000";
 /// SQLSTATE of a login that failed.
 pub const INVALID_PASSWORD: &str = "28P01";
 /// SQLSTATE of a login that is not allowed here.
@@ -27,20 +31,23 @@ pub const INVALID_PARAMETER_VALUE: &str = "22023";
 /// How severe a report is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
+    /// It is worth knowing; nothing failed.
+    Notice,
     /// The command failed; the connection lives on.
     Error,
     /// The connection ends.
     Fatal,
 }
 
-/// Builds an ErrorResponse. Control characters are taken out of the texts, since they reach a terminal.
+/// Builds an ErrorResponse, or a NoticeResponse. Control characters are taken out of the texts, since they reach a terminal.
 #[must_use]
 pub fn error(severity: Severity, code: &str, message: &str, hint: Option<&str>) -> Message {
-    let severity = match severity {
-        Severity::Error => "ERROR",
-        Severity::Fatal => "FATAL",
+    let (tag, severity) = match severity {
+        Severity::Notice => (b'N', "NOTICE"),
+        Severity::Error => (b'E', "ERROR"),
+        Severity::Fatal => (b'E', "FATAL"),
     };
-    Message::build(b'E', |out| {
+    Message::build(tag, |out| {
         let mut field = |tag: u8, text: &str| {
             out.put_u8(tag);
             out.extend(text.bytes().map(|byte| if byte < b' ' || byte == 0x7f { b' ' } else { byte }));
@@ -60,12 +67,12 @@ pub fn error(severity: Severity, code: &str, message: &str, hint: Option<&str>) 
 /// A refusal as the error that the client sees.
 #[must_use]
 pub fn refusal(refusal: &Refusal) -> Message {
-    error(
-        Severity::Error,
-        INSUFFICIENT_PRIVILEGE,
-        &format!("not permitted: {}", refusal.message),
-        refusal.hint.as_deref(),
-    )
+    let (code, begin) = match refusal.kind {
+        RefusalKind::NotPermitted => (INSUFFICIENT_PRIVILEGE, "not permitted"),
+        RefusalKind::NotApproved => (INSUFFICIENT_PRIVILEGE, "not approved"),
+        RefusalKind::Cancelled => (QUERY_CANCELED, "canceling statement due to user request"),
+    };
+    error(Severity::Error, code, &format!("{begin}: {}", refusal.message), refusal.hint.as_deref())
 }
 
 /// What an ErrorResponse or NoticeResponse says, as far as a session looks at it.

@@ -247,6 +247,8 @@ struct Schema {
 /// A table, view, index or sequence.
 #[derive(Debug)]
 pub(super) struct Relation {
+    /// The number that the upstream gave it.
+    pub(super) oid: u32,
     pub(super) schema: Arc<str>,
     pub(super) name: Arc<str>,
     pub(super) kind: Kind,
@@ -465,6 +467,12 @@ impl Known {
 
     pub(super) fn relation(&self, id: RelationId) -> &Relation {
         &self.relations[id]
+    }
+
+    /// The number that the upstream gave a relation.
+    pub(super) fn number_of(&self, schema: &str, name: &str) -> Option<u32> {
+        let mut named = self.relations_named(name).iter().map(|&id| self.relation(id));
+        named.find(|relation| &*relation.schema == schema).map(|relation| relation.oid)
     }
 
     /// Every relation of that name, whatever its schema.
@@ -741,6 +749,7 @@ impl Reading {
             by_oid.insert(oid, id);
             known.relations_by_name.entry(name.clone()).or_default().push(id);
             known.relations.push(Relation {
+                oid,
                 system: oid < FIRST_ADDED_OID && matches!(&*schema, "pg_catalog" | "information_schema"),
                 schema,
                 name,

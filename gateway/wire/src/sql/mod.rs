@@ -21,6 +21,7 @@
 
 mod cache;
 mod catalog;
+mod circumstances;
 mod literal;
 mod mask;
 mod names;

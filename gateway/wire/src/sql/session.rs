@@ -331,7 +331,7 @@ impl Session {
     // ---- analysis --------------------------------------------------------------------------------------------------
 
     /// The state to resolve names in: the snapshot may have caught up with what this session defined.
-    fn state_for(&self, catalog: &Catalog) -> Arc<State> {
+    pub(super) fn state_for(&self, catalog: &Catalog) -> Arc<State> {
         if let Some(caught_up) = &self.caught_up {
             match self.caught_up_from.load(Ordering::Relaxed) {
                 // The look after the next began after now, and so after everything that this session defined.

@@ -124,6 +124,7 @@ impl Conversation {
                 self.catalog.look_soon();
             }
         }
+        self.in_transaction = status != b'I';
         self.session.ready(match status {
             b'I' => Transaction::Idle,
             b'T' => Transaction::Open,

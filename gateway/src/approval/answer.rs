@@ -1,0 +1,103 @@
+//! Answering a request: who may, and in which order things happen.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use thiserror::Error;
+
+use super::{Answer, Id, Request, Scope, Unfit};
+use crate::gateway::Gateway;
+use crate::identity::Principal;
+use crate::record::{Answered, Unavailable};
+
+/// Why an answer does not count, in words for whoever gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum AnswerError {
+    /// There is no such request.
+    #[error("there is no request {0}, or it is long over")]
+    Unknown(Id),
+    /// Who asked cannot answer.
+    #[error("whoever asks for an approval, or acts for them, cannot give it")]
+    Requester,
+    /// Only a person can.
+    #[error("only a person can answer, not a service")]
+    NotAPerson,
+    /// They are in none of the groups.
+    #[error("only a member of {0} can answer")]
+    NotAMember(String),
+    /// They have answered.
+    #[error("you have approved it already; another person must, too")]
+    Answered,
+    /// It is over.
+    #[error("too late: it is {0}")]
+    TooLate(&'static str),
+    /// They were revoked.
+    #[error("your access was revoked")]
+    Revoked,
+    /// The ledger cannot be written.
+    #[error("{0}, so the answer does not count")]
+    Unavailable(#[from] Unavailable),
+}
+
+impl Gateway {
+    /// Takes a person's answer to a request: it is recorded, with their identity, before it takes effect, and recorded as well where it
+    /// does not count.
+    pub(crate) async fn answer_approval(
+        &self,
+        who: &Principal,
+        id: Id,
+        answer: &Answer,
+        reason: &str,
+    ) -> Result<Arc<Request>, AnswerError> {
+        let request = self.approvals.find(id).ok_or(AnswerError::Unknown(id))?;
+        // One after another: of two who race, the second one finds what the first one made of it.
+        let turn = request.answering.lock().await;
+        let fit = match self.is_revoked(who.id()) {
+            true => Err(Unfit::Revoked),
+            false => request.fits(who, SystemTime::now()),
+        };
+        let answered = Answered {
+            id,
+            session: match request.scope {
+                Scope::Session(number) if fit != Err(Unfit::TooLate) => number,
+                _ => 0,
+            },
+            who,
+            answer,
+            reason,
+            refused: fit.err().map(Unfit::name),
+        };
+        let recorded = self.recorder.record_answer(&answered, self.config.limits.durable_deadline).await;
+        let now = SystemTime::now();
+        let taken = match (fit, recorded) {
+            (Err(unfit), _) => Err(unfit),
+            (Ok(()), Err(_)) if request.fits(who, now) == Err(Unfit::TooLate) => Err(Unfit::TooLate),
+            (Ok(()), Err(error)) => return Err(error.into()),
+            (Ok(()), Ok(())) => request.answer(who, answer, reason, now),
+        };
+        drop(turn);
+        self.approvals.changed();
+        tracing::info!(%id, by = &**who.id(), ?answer, refused = ?taken.err(), "approval answered");
+        match taken {
+            Ok(()) => Ok(request),
+            Err(unfit) => Err(match unfit {
+                Unfit::Requester => AnswerError::Requester,
+                Unfit::NotAPerson => AnswerError::NotAPerson,
+                Unfit::NotAMember => {
+                    let groups: Vec<&str> = request.wanted.groups.iter().map(|group| &**group).collect();
+                    AnswerError::NotAMember(groups.join(" or "))
+                }
+                Unfit::Answered => AnswerError::Answered,
+                Unfit::TooLate => AnswerError::TooLate(request.look(now).name()),
+                Unfit::Revoked => AnswerError::Revoked,
+            }),
+        }
+    }
+
+    /// Ends what has expired; what nobody's session waits for is recorded here.
+    pub(crate) fn expire_approvals(&self, now: SystemTime) {
+        for request in self.approvals.expire(now) {
+            self.recorder.record_lapsed(request.id, super::Lapse::Expired);
+        }
+    }
+}

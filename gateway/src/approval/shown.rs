@@ -1,0 +1,141 @@
+//! A request as people and programs are shown it: over the control socket, the API, the web page and webhooks alike.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gatebook_wire::action::Effect;
+use gatebook_wire::protocol::{Circumstances, Command};
+use serde::{Deserialize, Serialize};
+
+/// How much of a value is shown.
+const VALUE_BYTES_MAX: usize = 1024;
+/// How much of a statement is shown.
+const STATEMENT_BYTES_MAX: usize = 64 << 10;
+
+/// A request as it is shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    /// Its id.
+    pub(crate) id: String,
+    /// `pending`, `granted`, `used`, `denied`, `expired`, `cancelled`, ….
+    pub(crate) state: String,
+    /// Who asks: `issuer:subject`.
+    pub(crate) principal: String,
+    /// Through whom, from the principal towards the gateway.
+    pub(crate) through: Vec<String>,
+    /// The resource and the database.
+    pub(crate) resource: String,
+    /// The role in use.
+    pub(crate) role: String,
+    /// Where names without a schema are looked for.
+    pub(crate) search_path: String,
+    /// The session; none where it is asked ahead of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) session: Option<u64>,
+    /// What is to run, in its order.
+    pub(crate) commands: Vec<ShownCommand>,
+    /// The objects that the catalog knows, with their numbers.
+    pub(crate) objects: Vec<String>,
+    /// Why the caller wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// Which policies want the approval.
+    pub(crate) policies: Vec<String>,
+    /// Whose members may approve.
+    pub(crate) groups: Vec<String>,
+    /// How many persons must.
+    pub(crate) quorum: u8,
+    /// Who did.
+    pub(crate) approved_by: Vec<String>,
+    /// Who said no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) denied_by: Option<String>,
+    /// Why they said no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) answer_reason: Option<String>,
+    /// Whether a transaction is open.
+    pub(crate) in_transaction: bool,
+    /// The locks that it holds, once that is known.
+    pub(crate) locks: Vec<String>,
+    /// When it was asked, in seconds since 1970 UTC.
+    pub(crate) asked_s: u64,
+    /// Until when it waits, in seconds since 1970 UTC.
+    pub(crate) until_s: u64,
+    /// What the approval is bound to, in hex.
+    pub(crate) digest: String,
+}
+
+/// A command as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShownCommand {
+    /// The statement; bytes that are no text as `\u{fffd}`.
+    pub(crate) statement: String,
+    /// The statement as it is sent, where masks make it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sent: Option<String>,
+    /// Whether any of it is too long to be shown whole.
+    pub(crate) cut: bool,
+    /// Its parameters: text as it is, binary in hex, NULL as none.
+    pub(crate) parameters: Vec<Option<String>>,
+    /// What it does to what.
+    pub(crate) actions: Vec<String>,
+    /// The kind of statement.
+    pub(crate) kind: String,
+    /// Whether it is proven to only read.
+    pub(crate) reads: bool,
+    /// Whether it has a condition.
+    pub(crate) has_where: bool,
+}
+
+impl ShownCommand {
+    /// A command as it is shown.
+    pub(crate) fn new(command: &Command) -> ShownCommand {
+        let mut cut = false;
+        let mut text = |bytes: &[u8], most: usize| {
+            cut |= bytes.len() > most;
+            String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+        };
+        let statement = text(&command.statement, STATEMENT_BYTES_MAX);
+        let sent = command.sent.as_deref().map(|sent| text(sent, STATEMENT_BYTES_MAX));
+        let parameters = command.parameters.iter().map(|parameter| {
+            let value = parameter.value.as_deref()?;
+            Some(match parameter.binary {
+                false => text(value, VALUE_BYTES_MAX),
+                true => {
+                    let hex: String =
+                        value.iter().take(VALUE_BYTES_MAX).map(|byte| format!("{byte:02x}")).collect();
+                    format!("\\x{hex}")
+                }
+            })
+        });
+        let parameters = parameters.collect();
+        let meaning = &command.meaning;
+        ShownCommand {
+            statement,
+            sent,
+            cut: cut
+                || command
+                    .parameters
+                    .iter()
+                    .any(|p| p.value.as_ref().is_some_and(|v| v.len() > VALUE_BYTES_MAX)),
+            parameters,
+            actions: meaning
+                .actions
+                .iter()
+                .map(|action| format!("{} {}", action.verb.name(), action.object))
+                .collect(),
+            kind: meaning.facts.kind.clone(),
+            reads: meaning.effect == Effect::Reads,
+            has_where: meaning.facts.has_where,
+        }
+    }
+}
+
+/// The objects as they are shown and recorded: `public.orders (16402)`.
+pub(crate) fn objects(circumstances: &Circumstances) -> Vec<String> {
+    circumstances.objects.iter().map(|(number, name)| format!("{name} ({number})")).collect()
+}
+
+/// A time in seconds since 1970 UTC.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,565 @@
+//! Commands that wait for somebody else: who may let them go, for exactly what, and what becomes of those that nobody does.
+//!
+//! From `negatives`: approvals that are not bound to the session and the command, that a requester gives to itself, that are used twice.
+
+use std::process::{Command, Output};
+
+use gatebook_tests::gateway::PERMIT_ALL;
+use gatebook_tests::ledger::Event;
+use gatebook_tests::machine::{self, ANSWER_MAX, until};
+use gatebook_tests::postgres::{APP, DATABASE};
+use gatebook_tests::wire::{self, Client, bind, brief, execute, extended, parse, query, startup, sync};
+use gatebook_tests::{Gateway, World};
+use serde_json::Value;
+
+/// Everything is permitted, and changes of the journal need approval besides.
+fn policies(annotations: &str) -> String {
+    format!(
+        "{PERMIT_ALL}{annotations}\n\
+         permit (principal, action in Action::\"write\", resource in Table::\"orders-db/orders/public.journal\");\n"
+    )
+}
+
+fn insert(id: u32) -> String {
+    format!("INSERT INTO journal (id, worker, body) VALUES ({id}, 0, 'x')")
+}
+
+fn rows(world: &World) -> String {
+    world.postgres.admin("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM journal")
+}
+
+fn approvals(gateway: &Gateway, verb: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(machine::binary("gatebook"));
+    command.args(["approvals", verb, "--config"]).arg(gateway.folder().join("gatebook.toml")).args(arguments);
+    command.env("NO_COLOR", "1").env_remove("GATEBOOK_TOKEN");
+    command
+}
+
+/// Every request that the gateway knows.
+fn known(world: &World) -> Vec<Value> {
+    let text = machine::run(&mut approvals(&world.gateway, "ls", &["--all", "--json"]));
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+/// The one request that waits, once there is one.
+fn waiting(world: &World) -> Value {
+    until("request for approval", ANSWER_MAX, || {
+        known(world).into_iter().find(|request| request["state"] == "pending")
+    })
+}
+
+fn state(world: &World, id: &str) -> String {
+    let known = known(world);
+    let request = known.iter().find(|request| request["id"] == id).expect("it is known");
+    request["state"].as_str().unwrap().to_owned()
+}
+
+fn answer(world: &World, verb: &str, request: &Value, who: (&str, &[&str]), more: &[&str]) -> Output {
+    let id = request["id"].as_str().expect("a request has an id");
+    let mut command = approvals(&world.gateway, verb, &[id]);
+    command.args(more).env("GATEBOOK_TOKEN", world.issuer.token(who.0, who.1));
+    command.output().expect("the program runs")
+}
+
+const DANA: (&str, &[&str]) = ("dana", &["dba"]);
+
+fn approve(world: &World, request: &Value) {
+    let output = answer(world, "approve", request, DANA, &[]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Sends a statement that waits, and reads the notice that says so.
+fn ask(client: &mut Client, frames: &[u8]) -> wire::Message {
+    client.send(frames).unwrap();
+    let mut heard = client.receive_until(b"NZE");
+    let notice = heard.pop().expect("something is said");
+    assert_eq!(notice.brief(), "N 00000", "{heard:?} {notice:?}");
+    notice
+}
+
+/// The ledger's words on approvals, in their order.
+fn told(world: &mut World) -> Vec<Event> {
+    assert!(world.gateway.stop().success());
+    let ledger = world.gateway.ledger();
+    ledger.assert_sound();
+    ledger.told()
+}
+
+fn lapses(told: &[Event]) -> Vec<&str> {
+    let lapsed = told.iter().filter(|event| event.name == "approval.lapsed");
+    lapsed.map(|event| event.body["reason"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_command_waits_in_the_live_session_until_somebody_approves_exactly_it() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    let notice = ask(&mut client, &query(&insert(1)));
+    let request = waiting(&world);
+    let words = notice.report().unwrap().message;
+    let id = request["id"].as_str().unwrap();
+    assert!(words.contains("approval by dba") && words.contains(id) && words.contains("15 min"), "{words}");
+    assert_eq!(request["principal"], "idp:lee");
+    assert_eq!(request["commands"][0]["statement"], insert(1));
+    assert_eq!(request["resource"], "orders-db/orders");
+    let oid = world.postgres.admin("SELECT 'public.journal'::regclass::oid");
+    assert_eq!(request["objects"][0], format!("public.journal ({oid})"));
+    assert_eq!(rows(&world), "", "nothing reaches the server while it waits");
+    approve(&world, &request);
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    assert_eq!(rows(&world), "1");
+    // The approval was for that one command: the same again asks again.
+    ask(&mut client, &query(&insert(1)));
+    let again = waiting(&world);
+    assert_ne!(again["id"], request["id"]);
+    assert_eq!(state(&world, id), "used");
+    drop(client);
+    until("end of the request", ANSWER_MAX, || {
+        (state(&world, again["id"].as_str().unwrap()) == "client_left").then_some(())
+    });
+    let told = told(&mut world);
+    let names: Vec<&str> = told
+        .iter()
+        .filter(|event| event.name.starts_with("approval.") || event.name == "command")
+        .map(|event| &*event.name)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "approval.requested",
+            "approval.answered",
+            "approval.used",
+            "command",
+            "approval.requested",
+            "approval.lapsed"
+        ]
+    );
+    let find = |name: &str| told.iter().find(|event| event.name == name).unwrap();
+    let (requested, answered, used) =
+        (find("approval.requested"), find("approval.answered"), find("approval.used"));
+    assert_eq!(requested.body["digest"], used.body["digest"]);
+    assert_eq!(answered.payload["approver"], "idp:dana");
+    assert_eq!(used.payload["approvers"][0], "idp:dana");
+    assert!([requested, answered, used].iter().all(|event| event.session == find("command").session));
+    assert_eq!(rows(&world), "1");
+}
+
+#[test]
+fn a_denied_command_fails_and_the_session_lives_on() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    assert_eq!(client.simple("BEGIN"), ["C BEGIN", "Z T"]);
+    ask(&mut client, &query(&insert(1)));
+    let output = answer(&world, "deny", &waiting(&world), DANA, &["--reason", "not\x1b[2J today"]);
+    assert!(output.status.success(), "{output:?}");
+    let heard = client.receive_until(b"Z");
+    assert_eq!(brief(&heard), ["E 42501", "Z E"], "a refusal has an error's effect");
+    let words = heard[0].report().unwrap().message;
+    assert!(words.starts_with("not approved: ") && words.contains("denied by idp:dana: not"), "{words}");
+    assert!(!words.contains('\x1b'), "{words:?}");
+    assert_eq!(client.simple("ROLLBACK"), ["C ROLLBACK", "Z I"]);
+    assert_eq!(client.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    drop(client);
+    let told = told(&mut world);
+    assert_eq!(lapses(&told), ["denied"]);
+    let command = told.iter().filter(|event| event.name == "command").nth(1).unwrap();
+    assert_eq!(command.body["decision"], "refuse");
+    assert!(command.payload["errors"].to_string().contains("denied by idp:dana"), "{}", command.payload);
+    assert_eq!(rows(&world), "");
+}
+
+#[test]
+fn who_may_not_answer_is_refused_and_recorded_and_the_command_goes_on_waiting() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@quorum(\"2\")"));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let request = waiting(&world);
+    let both: &[&str] = &["developers", "dba"];
+    for (verb, who, says) in [
+        ("approve", ("lee", both), "whoever asks"),
+        ("deny", ("lee", both), "whoever asks"),
+        ("approve", ("kim", &["developers"] as &[&str]), "member of dba"),
+    ] {
+        let output = answer(&world, verb, &request, who, &[]);
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(says), "{said}");
+    }
+    // No token, and one of nobody's.
+    for token in [None, Some("ey.not.one")] {
+        let mut command = approvals(&world.gateway, "approve", &[request["id"].as_str().unwrap()]);
+        token.into_iter().for_each(|token| drop(command.env("GATEBOOK_TOKEN", token)));
+        let output = command.output().unwrap();
+        assert!(
+            !output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("ey.not"),
+            "{output:?}"
+        );
+    }
+    approve(&world, &request);
+    let twice = answer(&world, "approve", &request, DANA, &[]);
+    assert!(!twice.status.success(), "a quorum counts persons");
+    let pending = waiting(&world);
+    assert_eq!(pending["approved_by"], serde_json::json!(["idp:dana"]));
+    assert_eq!(rows(&world), "");
+    let output = answer(&world, "approve", &request, ("sam", &["dba"]), &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    let late = answer(&world, "deny", &request, ("zoe", &["dba"]), &[]);
+    assert!(!late.status.success() && String::from_utf8_lossy(&late.stderr).contains("too late"), "{late:?}");
+    drop(client);
+    let told = told(&mut world);
+    let refused: Vec<Value> = told
+        .iter()
+        .filter(|event| event.name == "approval.answered")
+        .map(|event| event.body["refused"].clone())
+        .collect();
+    let expected =
+        serde_json::json!(["requester", "requester", "not_a_member", null, "answered", null, "too_late"]);
+    assert_eq!(Value::from(refused), expected);
+    let used = told.iter().find(|event| event.name == "approval.used").unwrap();
+    assert_eq!(used.payload["approvers"], serde_json::json!(["idp:dana", "idp:sam"]));
+}
+
+#[test]
+fn of_approvers_who_race_one_counts() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let request = waiting(&world);
+    let won = std::thread::scope(|scope| {
+        let racers: Vec<_> = ["dana", "sam", "zoe", "kim"]
+            .into_iter()
+            .map(|name| {
+                let (world, request) = (&world, &request);
+                scope.spawn(move || answer(world, "approve", request, (name, &["dba"]), &[]).status.success())
+            })
+            .collect();
+        racers.into_iter().map(|racer| racer.join().unwrap()).filter(|won| *won).count()
+    });
+    assert_eq!(won, 1);
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    drop(client);
+    let told = told(&mut world);
+    assert_eq!(told.iter().filter(|event| event.name == "approval.answered").count(), 4);
+    assert_eq!(told.iter().filter(|event| event.name == "approval.used").count(), 1);
+    assert_eq!(rows(&world), "1");
+}
+
+#[test]
+fn what_nobody_approves_in_time_fails() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@expires(\"1s\")"));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let id = known(&world)[0]["id"].clone();
+    assert_eq!(brief(&client.receive_until(b"Z")), ["E 42501", "Z I"]);
+    let late = answer(&world, "approve", &serde_json::json!({ "id": id }), DANA, &[]);
+    assert!(!late.status.success());
+    assert_eq!(client.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    drop(client);
+    let told = told(&mut world);
+    assert_eq!(lapses(&told), ["expired"]);
+    assert_eq!(rows(&world), "");
+}
+
+#[test]
+fn a_client_takes_back_what_waits_by_cancelling() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let request = waiting(&world);
+    let mut canceller = Client::clear(world.gateway.address());
+    canceller.send(&wire::cancel(&client.cancel_key)).unwrap();
+    assert!(canceller.receive_to_end().is_empty());
+    assert_eq!(brief(&client.receive_until(b"Z")), ["E 57014", "Z I"]);
+    let late = answer(&world, "approve", &request, DANA, &[]);
+    assert!(!late.status.success());
+    // What comes next is not cancelled.
+    assert_eq!(client.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    drop(client);
+    assert_eq!(lapses(&told(&mut world)), ["cancelled"]);
+    assert_eq!(rows(&world), "");
+}
+
+#[test]
+fn what_waits_lapses_with_its_client_and_with_its_session() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut leaving = world.client();
+    ask(&mut leaving, &query(&insert(1)));
+    let request = waiting(&world);
+    drop(leaving);
+    let id = request["id"].as_str().unwrap();
+    until("end of the request", ANSWER_MAX, || (state(&world, id) == "client_left").then_some(()));
+    assert!(!answer(&world, "approve", &request, DANA, &[]).status.success(), "approved after it left");
+    let mut revoked = world.client();
+    ask(&mut revoked, &query(&insert(2)));
+    let request = waiting(&world);
+    machine::run(world.gateway.command("revoke").args(["--principal", "idp:lee"]));
+    assert_eq!(brief(&revoked.receive_to_end()), ["E 57P01"]);
+    until("end of the request", ANSWER_MAX, || {
+        (state(&world, request["id"].as_str().unwrap()) == "session_ended").then_some(())
+    });
+    assert!(
+        !answer(&world, "approve", &request, DANA, &[]).status.success(),
+        "approved after it was revoked"
+    );
+    assert_eq!(lapses(&told(&mut world)), ["client_left", "session_ended"]);
+    assert_eq!(rows(&world), "");
+}
+
+/// Pipelined, with parameters, and behind something that fails: nothing is approved that would not run.
+#[test]
+fn an_extended_query_waits_at_its_place_in_the_pipeline() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    let sql = "INSERT INTO journal (id, worker, body) VALUES ($1::int, 0, 'x')";
+    let frames = [extended("SELECT 7", &[]), extended(sql, &[Some("5")]), extended("SELECT 8", &[]), sync()];
+    ask(&mut client, &frames.concat());
+    let request = waiting(&world);
+    assert_eq!(request["commands"][0]["parameters"], serde_json::json!(["5"]));
+    assert_eq!(request["commands"][0]["statement"], sql);
+    approve(&world, &request);
+    let heard = brief(&client.receive_until(b"Z"));
+    let expected =
+        ["1", "2", "D 7", "C SELECT 1", "1", "2", "C INSERT 0 1", "1", "2", "D 8", "C SELECT 1", "Z I"];
+    assert_eq!(heard, expected);
+    assert_eq!(rows(&world), "5");
+    // The server passes over what follows an error: that is known as soon as the error is.
+    let frames = [extended("SELECT 1/0", &[]), extended(sql, &[Some("6")]), sync()];
+    client.send(&frames.concat()).unwrap();
+    let heard: Vec<String> =
+        brief(&client.receive_until(b"Z")).into_iter().filter(|brief| brief != "N 00000").collect();
+    assert_eq!(heard, ["1", "2", "E 22012", "Z I"]);
+    assert_eq!(client.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    drop(client);
+    assert_eq!(lapses(&told(&mut world)), ["passed_over"]);
+    assert_eq!(rows(&world), "5");
+}
+
+#[test]
+fn inside_a_transaction_policy_says_how_long_it_waits_and_what_is_held_is_shown() {
+    let world = World::new(&policies("@requires_approval(\"dba\")\n@in_transaction(\"wait 90s\")"));
+    let mut client = world.client();
+    assert_eq!(client.simple("BEGIN"), ["C BEGIN", "Z T"]);
+    assert_eq!(client.simple("UPDATE orders SET state = state WHERE id = 1"), ["C UPDATE 1", "Z T"]);
+    ask(&mut client, &query(&insert(1)));
+    let request = waiting(&world);
+    assert_eq!(request["in_transaction"], true);
+    let seconds = request["until_s"].as_u64().unwrap() - request["asked_s"].as_u64().unwrap();
+    assert_eq!(seconds, 90);
+    until("locks of the transaction", ANSWER_MAX, || {
+        waiting(&world)["locks"].to_string().contains("public.orders RowExclusiveLock").then_some(())
+    });
+    approve(&world, &request);
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z T"]);
+    assert_eq!(client.simple("COMMIT"), ["C COMMIT", "Z I"]);
+    assert_eq!(rows(&world), "1");
+}
+
+#[test]
+fn a_policy_can_refuse_to_wait_inside_a_transaction() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@in_transaction(\"refuse\")"));
+    let mut client = world.client();
+    assert_eq!(client.simple("BEGIN"), ["C BEGIN", "Z T"]);
+    assert_eq!(client.simple(&insert(1)), ["E 42501", "Z E"]);
+    assert_eq!(client.simple("ROLLBACK"), ["C ROLLBACK", "Z I"]);
+    assert!(known(&world).is_empty());
+    // A batch that has begun is a transaction too, though nobody said BEGIN.
+    let frames =
+        [extended("UPDATE orders SET state = state WHERE id = 1", &[]), extended(&insert(1), &[]), sync()];
+    assert_eq!(brief(&client.ask(&frames)), ["1", "2", "C UPDATE 1", "E 42501", "Z I"]);
+    ask(&mut client, &query(&insert(1)));
+    approve(&world, &waiting(&world));
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    drop(client);
+    told(&mut world);
+}
+
+/// What is approved is what was shown: who changes the ground under it has asked for nothing.
+#[test]
+fn an_approval_is_worth_nothing_once_the_object_or_the_policy_is_another() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let first = waiting(&world);
+    world.postgres.admin(
+        "ALTER TABLE journal RENAME TO journal_before; CREATE TABLE journal (LIKE journal_before); \
+         GRANT ALL ON journal TO PUBLIC",
+    );
+    // The gateway looks at the catalog once a second; what is approved after that is for an object that is gone.
+    let oid = world.postgres.admin("SELECT 'public.journal'::regclass::oid");
+    until("catalog that knows the new table", ANSWER_MAX, || {
+        let mut other = world.client();
+        other.send(&query("INSERT INTO journal (id, worker, body) VALUES (9, 9, 'y')")).unwrap();
+        other.receive_until(b"N");
+        let requests = known(&world);
+        let newest = requests.iter().rfind(|request| request["state"] == "pending")?;
+        newest["objects"].to_string().contains(&format!("({oid})")).then_some(())
+    });
+    approve(&world, &first);
+    assert_eq!(brief(&client.receive_until(b"N")), ["N 00000"], "it asks anew");
+    until("second request", ANSWER_MAX, || {
+        (state(&world, first["id"].as_str().unwrap()) == "changed").then_some(())
+    });
+    assert_eq!(rows(&world), "");
+    // The second one is approved under a policy that by now wants others to do it.
+    let second = until("second request", ANSWER_MAX, || {
+        known(&world)
+            .into_iter()
+            .find(|request| request["state"] == "pending" && request["commands"][0]["statement"] == insert(1))
+    });
+    let file = world.gateway.folder().join("policies/test.cedar");
+    std::fs::write(&file, policies("@requires_approval(\"security\")")).unwrap();
+    machine::run(Command::new("kill").args(["-HUP", &world.gateway.id().to_string()]));
+    world.gateway.process_ref().line("policies read anew", ANSWER_MAX);
+    approve(&world, &second);
+    client.receive_until(b"N");
+    let third = until("third request", ANSWER_MAX, || {
+        known(&world).into_iter().find(|request| {
+            request["state"] == "pending" && request["groups"] == serde_json::json!(["security"])
+        })
+    });
+    assert_eq!(rows(&world), "");
+    // And the third under one that permits it to nobody.
+    std::fs::write(&file, format!("{PERMIT_ALL}forbid (principal, action in Action::\"write\", resource);"))
+        .unwrap();
+    machine::run(Command::new("kill").args(["-HUP", &world.gateway.id().to_string()]));
+    let refused = until("refusal of the approved command", ANSWER_MAX, || {
+        let output = answer(&world, "approve", &third, ("sam", &["security"]), &[]);
+        (!output.status.success() || state(&world, third["id"].as_str().unwrap()) == "changed").then_some(())
+    });
+    let () = refused;
+    let heard = client.receive_until(b"Z");
+    assert_eq!(brief(&heard).last().map(String::as_str), Some("Z I"));
+    drop(client);
+    let told = told(&mut world);
+    assert_eq!(told.iter().filter(|event| event.name == "approval.used").count(), 0);
+    assert_eq!(rows(&world), "");
+}
+
+#[test]
+fn an_approval_for_the_rest_of_a_session_covers_its_like_and_nothing_else() {
+    let mut world = World::new(&format!(
+        "{}@requires_approval(\"dba\")\npermit (principal, action == Action::\"delete\", resource);\n",
+        policies("@requires_approval(\"dba\")\n@expires(\"5m\")")
+    ));
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let output = answer(&world, "approve", &waiting(&world), DANA, &["--session", "2h"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    assert_eq!(client.simple(&insert(2)), ["C INSERT 0 1", "Z I"], "the like of it");
+    let mut other = world.client();
+    ask(&mut other, &query(&insert(3)));
+    let id = waiting(&world)["id"].as_str().unwrap().to_owned();
+    drop(other);
+    until("end of the request", ANSWER_MAX, || (state(&world, &id) == "client_left").then_some(()));
+    ask(&mut client, &query("DELETE FROM journal WHERE id = 1"));
+    approve(&world, &waiting(&world));
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C DELETE 1", "Z I"]);
+    // Under another search path the same words are not the like of it.
+    assert_eq!(client.simple("SET search_path = public, pg_temp").last().unwrap(), "Z I");
+    ask(&mut client, &query(&insert(4)));
+    drop(client);
+    let told = told(&mut world);
+    let used: Vec<&Event> = told.iter().filter(|event| event.name == "approval.used").collect();
+    assert_eq!(used.len(), 3);
+    assert_eq!(used[0].body["id"], used[1].body["id"]);
+    assert_ne!(used[0].body["digest"], used[1].body["digest"], "what ran is recorded, each time");
+    assert_eq!(rows(&world), "2");
+}
+
+fn connect_with(world: &World, user: &str, setting: &str) -> Client {
+    let mut client = Client::tls(world.gateway.address(), world.gateway.tls());
+    let options = format!("-c gatebook.approval={setting}");
+    client.send(&startup(&[("user", APP), ("database", DATABASE), ("options", &options)])).unwrap();
+    client.authenticate(&world.issuer.token(user, &["developers"])).expect("the login is taken");
+    client
+}
+
+/// A job asks, goes away, comes back with the id, and may do that one thing once.
+#[test]
+fn an_approval_given_ahead_of_time_is_for_one_caller_one_command_and_one_use() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")"));
+    let sql = "INSERT INTO journal (id, worker, body) VALUES ($1::int, 0, 'x')";
+    let run = |client: &mut Client, sql: &str, parameter: &str| {
+        brief(&client.ask(&[parse("", sql), bind("", "", &[Some(parameter)]), execute("", 0), sync()]))
+    };
+    let done = ["1", "2", "C INSERT 0 1", "Z I"];
+    let no = ["1", "2", "E 42501", "Z I"];
+    assert_eq!(run(&mut connect_with(&world, "lee", "ask"), sql, "1"), no);
+    let request = waiting(&world);
+    let id = request["id"].as_str().unwrap().to_owned();
+    assert_eq!(request["session"], Value::Null);
+    assert_eq!(run(&mut connect_with(&world, "lee", &id), sql, "1"), no, "not before it is approved");
+    approve(&world, &request);
+    assert_eq!(state(&world, &id), "granted");
+    machine::run(&mut approvals(&world.gateway, "show", &[&id, "--wait"]));
+    let mut client = connect_with(&world, "lee", &id);
+    assert_eq!(run(&mut client, sql, "2"), no, "a changed parameter");
+    assert_eq!(run(&mut client, &format!("{sql} "), "1"), no, "a changed byte");
+    assert_eq!(client.simple("SET search_path = public, pg_temp").last().unwrap(), "Z I");
+    assert_eq!(run(&mut client, sql, "1"), no, "another search path");
+    assert_eq!(run(&mut connect_with(&world, "kim", &id), sql, "1"), no, "another caller");
+    assert_eq!(run(&mut connect_with(&world, "lee", "0000-0000"), sql, "1"), no, "another id");
+    assert_eq!(run(&mut connect_with(&world, "lee", "whatever"), sql, "1"), no, "no id");
+    assert_eq!(state(&world, &id), "granted");
+    assert_eq!(rows(&world), "");
+    let mut client = connect_with(&world, "lee", &id.to_lowercase());
+    assert_eq!(run(&mut client, sql, "1"), done);
+    assert_eq!(run(&mut client, sql, "1"), no, "used");
+    assert_eq!(run(&mut connect_with(&world, "lee", &id), sql, "1"), no, "used");
+    drop(client);
+    let told = told(&mut world);
+    assert_eq!(told.iter().filter(|event| event.name == "approval.used").count(), 1);
+    let refused = told.iter().filter(|event| event.name == "command" && event.body["decision"] == "refuse");
+    let refused: Vec<String> = refused.map(|event| event.payload["errors"].to_string()).collect();
+    assert_eq!(refused.len(), 10, "each is recorded: {refused:?}");
+    assert!(refused.iter().all(|errors| errors.contains("not approved")), "{refused:?}");
+    assert_eq!(rows(&world), "1");
+}
+
+#[test]
+fn a_caller_that_must_say_why_does_so_in_a_comment() {
+    let mut world = World::new(&policies("@reason_required\n@requires_approval(\"dba\")"));
+    let mut client = world.client();
+    let heard = client.ask(&[query(&insert(1))]);
+    assert_eq!(brief(&heard), ["E 42501", "Z I"]);
+    assert!(heard[0].report().unwrap().hint.contains("/* reason:"), "{heard:?}");
+    ask(&mut client, &query(&format!("/* reason: double charge, ticket 4711 */ {}", insert(1))));
+    let request = waiting(&world);
+    assert_eq!(request["reason"], "double charge, ticket 4711");
+    approve(&world, &request);
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    drop(client);
+    let told = told(&mut world);
+    let requested = told.iter().find(|event| event.name == "approval.requested").unwrap();
+    assert_eq!(requested.payload["reason"], "double charge, ticket 4711");
+}
+
+#[test]
+fn a_shadowed_resource_waits_for_nobody() {
+    let world = World::with(|setup| {
+        setup.policies(&policies("@requires_approval(\"dba\")")).resource("shadow = true")
+    });
+    let mut client = world.client();
+    assert_eq!(client.simple(&insert(1)), ["C INSERT 0 1", "Z I"]);
+    assert!(known(&world).is_empty());
+}
+
+/// What waits is nothing idle, and what is sent behind it keeps its place.
+#[test]
+fn a_session_that_waits_is_not_idle() {
+    let world = World::with(|setup| {
+        setup
+            .policies(&policies("@requires_approval(\"dba\")\n@expires(\"4s\")"))
+            .resource("idle_timeout = \"1s\"")
+    });
+    let mut client = world.client();
+    ask(&mut client, &[query(&insert(1)), query("SELECT 1")].concat());
+    assert_eq!(
+        brief(&client.receive_until(b"Z")),
+        ["E 42501", "Z I"],
+        "it waited longer than idleness lasts"
+    );
+    assert_eq!(brief(&client.receive_until(b"Z")), ["T", "D 1", "C SELECT 1", "Z I"]);
+}
