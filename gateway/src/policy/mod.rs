@@ -35,7 +35,7 @@ pub use cache::DecisionCache;
 pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};
 pub use mistake::Mistake;
-pub use obligation::{Approval, InTransaction, Obligation};
+pub use obligation::{Approval, Glass, InTransaction, Obligation};
 pub use set::{POLICIES_MAX, PolicySet};
 pub use watch::Live;
 
@@ -179,6 +179,8 @@ pub struct Decision {
     pub determining: Vec<PolicyRef>,
     /// What must be kept if it is permitted; empty if it is refused.
     pub obligations: Vec<Obligation>,
+    /// What breaking the glass does for it.
+    pub glass: Glass,
     /// The actions that are not permitted, in the order of the meaning.
     pub refused: Vec<Action>,
     /// What went wrong while deciding, for the operator. Anything here means that the command is refused.

@@ -1,7 +1,7 @@
 //! What a policy demands beside permitting: its annotations, read into typed obligations.
 //!
-//! An annotation that nobody keeps would permit more than it says. So unknown keys, unreadable values, and
-//! obligations that this version does not enforce are mistakes at load, never ignored.
+//! An annotation that nobody keeps would permit more than it says. So unknown keys and unreadable values are mistakes at load,
+//! never ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -32,7 +32,7 @@ pub enum Obligation {
     },
     /// The caller must say why (`@reason_required`).
     ReasonRequired,
-    /// It is permitted for emergencies, and everybody is told (`@break_glass`).
+    /// The caller may go on without approval, against a reason, and everybody is told (`@break_glass`).
     BreakGlass,
 }
 
@@ -62,6 +62,41 @@ pub struct Approval {
     pub expires: Duration,
     /// What becomes of it inside an open transaction: the strictest.
     pub in_transaction: InTransaction,
+}
+
+/// What breaking the glass does for a command: going on at once, against a reason, with everybody told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Glass {
+    /// Whether an action of it is permitted in no other way.
+    pub required: bool,
+    /// Whether it replaces every approval that is wanted: each action that wants one has a permit by which it may.
+    pub lifts: bool,
+}
+
+impl Glass {
+    /// What no glass protects.
+    pub(super) const NONE: Glass = Glass { required: false, lifts: true };
+
+    /// What it does for one action, by the obligations of each permit that lets the action pass.
+    pub(super) fn of<'a>(permits: impl IntoIterator<Item = &'a [Obligation]>) -> Glass {
+        let (mut any, mut otherwise, mut waits, mut breaks) = (false, false, false, false);
+        for obligations in permits {
+            let approval =
+                obligations.iter().any(|found| matches!(found, Obligation::RequiresApproval { .. }));
+            let glass = obligations.contains(&Obligation::BreakGlass);
+            any = true;
+            otherwise |= approval || !glass;
+            waits |= approval;
+            breaks |= glass;
+        }
+        Glass { required: any && !otherwise, lifts: !waits || breaks }
+    }
+
+    /// What it does for several actions.
+    #[must_use]
+    pub fn and(self, other: Glass) -> Glass {
+        Glass { required: self.required || other.required, lifts: self.lifts && other.lifts }
+    }
 }
 
 impl Approval {
@@ -96,11 +131,6 @@ impl Obligation {
     /// Whether a person has to do something about it before the command runs.
     pub(super) fn concerns_people(&self) -> bool {
         !matches!(self, Obligation::MaxRows(_))
-    }
-
-    /// Whether this version keeps it. A policy with one that is not kept must not load.
-    fn is_enforced(&self) -> bool {
-        !matches!(self, Obligation::BreakGlass)
     }
 
     /// The annotation that demands it.
@@ -267,21 +297,6 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
     if faults.is_empty() { Ok(found) } else { Err(faults) }
 }
 
-/// The faults of obligations that were understood, but that nothing in this version keeps.
-pub(super) fn unenforced(obligations: &[Obligation]) -> Vec<Fault> {
-    obligations
-        .iter()
-        .filter(|obligation| !obligation.is_enforced())
-        .map(|obligation| {
-            let key = obligation.key();
-            (
-                key.to_owned(),
-                format!("@{key}: not enforced by this version, so a policy with it must not load"),
-            )
-        })
-        .collect()
-}
-
 /// `refuse`, `wait`, or `wait` and a time.
 fn read_in_transaction(value: &str) -> Option<InTransaction> {
     match value {
@@ -434,10 +449,26 @@ mod tests {
     }
 
     #[test]
-    fn only_what_this_version_keeps_is_enforced() {
-        let all = [rows(1), approval("dba", 1, None), Obligation::ReasonRequired, Obligation::BreakGlass];
-        let keys: Vec<String> = unenforced(&all).into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, [BREAK_GLASS]);
+    fn glass_is_broken_for_each_action_by_itself() {
+        let wanted = [approval("dba", 1, None)];
+        let both = [approval("dba", 1, None), Obligation::BreakGlass];
+        let glass = [Obligation::BreakGlass];
+        let plain = [];
+        let is = |required, lifts| Glass { required, lifts };
+        for (permits, expected) in [
+            (vec![], is(false, true)),
+            (vec![&plain[..]], is(false, true)),
+            (vec![&wanted[..]], is(false, false)),
+            (vec![&wanted[..], &plain[..]], is(false, false)),
+            (vec![&wanted[..], &glass[..]], is(false, true)),
+            (vec![&both[..]], is(false, true)),
+            (vec![&glass[..]], is(true, true)),
+            (vec![&glass[..], &plain[..]], is(false, true)),
+        ] {
+            assert_eq!(Glass::of(permits.clone()), expected, "{permits:?}");
+        }
+        // One action's glass does not lift what another one waits for.
+        assert_eq!(Glass::of([&glass[..]]).and(Glass::of([&wanted[..]])), is(true, false));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use miette::Diagnostic;
 
 use super::folder::{self, PolicyFile};
 use super::mistake::{Mistake, line_and_column};
-use super::obligation::{self, Obligation};
+use super::obligation::{self, Glass, Obligation};
 use super::question::{self, Asked, Asker, Unaskable, VOCABULARY};
 use super::{Decision, PolicyRef, Standing, Verdict, known};
 
@@ -235,7 +235,7 @@ impl PolicySet {
             ));
             return false;
         }
-        let (mut permitted, mut forbidden, mut erred) = (false, false, false);
+        let (mut permits, mut forbidden, mut erred) = (Vec::new(), false, false);
         for rule in self.matching(question) {
             match rule.holds(question, context) {
                 Ok(false) => {}
@@ -244,7 +244,7 @@ impl PolicySet {
                     findings.forbids.push(rule.place.clone());
                 }
                 Ok(true) => {
-                    permitted = true;
+                    permits.push(&rule.obligations[..]);
                     findings.permits.push(rule.place.clone());
                     findings.obligations.extend(rule.obligations.iter().cloned());
                 }
@@ -261,6 +261,8 @@ impl PolicySet {
                 }
             }
         }
+        let permitted = !permits.is_empty();
+        findings.glass = findings.glass.and(Glass::of(permits));
         permitted && !forbidden && !erred
     }
 
@@ -338,13 +340,26 @@ impl Rule {
 }
 
 /// What was found on the way to a decision.
-#[derive(Default)]
 struct Findings {
     permits: Vec<PolicyRef>,
     forbids: Vec<PolicyRef>,
     obligations: Vec<Obligation>,
+    glass: Glass,
     errors: Vec<String>,
     further_errors: usize,
+}
+
+impl Default for Findings {
+    fn default() -> Findings {
+        Findings {
+            permits: Vec::new(),
+            forbids: Vec::new(),
+            obligations: Vec::new(),
+            glass: Glass::NONE,
+            errors: Vec::new(),
+            further_errors: 0,
+        }
+    }
 }
 
 impl Findings {
@@ -367,7 +382,8 @@ impl Findings {
         if self.further_errors > 0 {
             self.errors.push(format!("and {} further errors", self.further_errors));
         }
-        Decision { verdict, determining, obligations, refused, errors: self.errors }
+        let glass = self.glass;
+        Decision { verdict, determining, obligations, glass, refused, errors: self.errors }
     }
 }
 
@@ -463,10 +479,7 @@ fn compile_policy(
     let forbids = policy.effect() == Effect::Forbid;
     let read = obligation::read(&policy.annotations().collect(), forbids);
     let (annotations, faults) = match read {
-        Ok(annotations) => {
-            let faults = obligation::unenforced(&annotations.obligations);
-            (annotations, faults)
-        }
+        Ok(annotations) => (annotations, Vec::new()),
         Err(faults) => (obligation::Annotations::default(), faults),
     };
     for (key, message) in faults {

@@ -442,8 +442,8 @@ fn each_mistake_is_refused_at_load_with_its_place() {
             "a.cedar:1:1: @reason_required: a login waits for nobody: name the actions, and leave login out",
         ),
         (
-            "@break_glass\npermit (principal, action == Action::\"select\", resource);",
-            "a.cedar:1:1: @break_glass: not enforced by this version, so a policy with it must not load",
+            "@break_glass\npermit (principal, action == Action::\"login\", resource);",
+            "a.cedar:1:1: @break_glass: a login waits for nobody: name the actions, and leave login out",
         ),
         (
             "@max_rows(\"many\")\npermit (principal, action, resource);",

@@ -28,6 +28,15 @@ pub(crate) struct Used<'a> {
     pub(crate) consents: &'a [Consent],
 }
 
+/// An emergency as it is recorded.
+pub(crate) struct Broken<'a> {
+    pub(crate) digest: Digest,
+    pub(crate) number: RequestId,
+    /// Whose approval was needed: `2 of dba`; empty where the permit is for emergencies alone.
+    pub(crate) needed: &'a str,
+    pub(crate) why: &'a str,
+}
+
 /// An answer as it is recorded.
 pub(crate) struct Answered<'a> {
     pub(crate) id: Id,
@@ -81,6 +90,12 @@ pub(super) fn used(shared: &Shared, slot: &Arc<Slot>, used: &Used<'_>) {
     };
     let approvers = used.consents.iter().map(|consent| Cow::Borrowed(&*consent.by)).collect();
     shared.queue(Some(slot), &body, Some(&event::ApprovalUsedPayload { approvers }));
+}
+
+pub(super) fn broken(shared: &Shared, slot: &Arc<Slot>, broken: &Broken<'_>) {
+    let body = event::GlassBrokenBody { digest: broken.digest.to_string().into(), request: broken.number };
+    let payload = event::GlassBrokenPayload { needed: broken.needed.into(), reason: broken.why.into() };
+    shared.queue(Some(slot), &body, Some(&payload));
 }
 
 pub(super) fn lapsed(shared: &Shared, slot: Option<&Arc<Slot>>, id: Id, lapse: Lapse) {

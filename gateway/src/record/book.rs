@@ -10,7 +10,7 @@ use gatebook_ledger::event;
 use gatebook_wire::action::Effect;
 use gatebook_wire::protocol::{Command, EndReason, Ending, Meaning, Phase, RequestId};
 
-use super::approval::{Asked, Used};
+use super::approval::{Asked, Broken, Used};
 use super::{QUEUE_BYTES_MAX, Shared, Slot, Unavailable};
 use crate::approval::{Id, Lapse};
 use crate::policy::Decision;
@@ -236,6 +236,11 @@ impl Book {
     /// Records that a command goes on because of an approval; the command itself follows.
     pub(crate) fn approval_used(&self, used: &Used<'_>) {
         super::approval::used(&self.shared, &self.slot, used);
+    }
+
+    /// Records that a command goes on without the approval that it needed; the command itself follows.
+    pub(crate) fn glass_broken(&self, broken: &Broken<'_>) {
+        super::approval::broken(&self.shared, &self.slot, broken);
     }
 
     /// Records that a request came to nothing.

@@ -41,7 +41,7 @@ use crate::policy::{AdminAction, Decision, PolicySet, Standing, SubjectKind};
 use crate::session::{Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
-pub(crate) use approval::{Answered, Asked, Used};
+pub(crate) use approval::{Answered, Asked, Broken, Used};
 pub(crate) use book::{Book, CommandEntry, OutcomeEntry, Ruled};
 pub(crate) use thread::Found;
 use thread::{Opener, Thread};

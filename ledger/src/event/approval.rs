@@ -143,9 +143,9 @@ pub struct GlassBrokenBody<'a> {
 /// See [`super::GLASS_BROKEN`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GlassBrokenPayload<'a> {
-    /// The groups whose approval was needed.
+    /// Whose approval was needed: `2 of dba`; empty where the permit is for emergencies alone.
     #[serde(borrow)]
-    pub groups: Vec<Cow<'a, str>>,
+    pub needed: Cow<'a, str>,
     /// Why, in the caller's words.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,

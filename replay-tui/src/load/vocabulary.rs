@@ -195,7 +195,7 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
             let mut words = sentence(format!("#{} goes on without approval", body.request));
             if let Some(payload) = payload {
                 words.statement.extend(format!(": {}", payload.reason).into_bytes());
-                words.fact("needed", &payload.groups.join(" or "));
+                words.fact("needed", &payload.needed);
             }
             words
         }

@@ -18,8 +18,8 @@ use crate::approval::{
     Approvals, Bound, Consent as Person, Digest, Draft, Full, Id, Lapse, Request, Scope, Shown, ShownCommand,
     Standpoint, objects, seconds,
 };
-use crate::policy::{Approval, InTransaction, PolicySet};
-use crate::record::{Asked, Used};
+use crate::policy::{Approval, Glass, InTransaction, PolicySet};
+use crate::record::{Asked, Broken, Used};
 
 /// How often a client that waits is told so: its read timeout may be short.
 const TELL_EVERY: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ struct Wanted<'a> {
     first: RequestId,
     approval: Approval,
     policies: Vec<String>,
-    circumstances: Circumstances,
+    circumstances: &'a Circumstances,
     now: SystemTime,
 }
 
@@ -111,6 +111,7 @@ impl Exchange {
     ) -> Consent {
         let mut approval: Option<Approval> = None;
         let mut wants_reason = false;
+        let mut glass: Option<Glass> = None;
         let mut policies = Vec::new();
         for command in commands {
             let decision = self.decisions.decide(policy, &self.terms.standing, &command.meaning);
@@ -123,6 +124,7 @@ impl Exchange {
                 continue;
             }
             wants_reason |= decision.wants_reason();
+            glass = Some(glass.map_or(decision.glass, |glass| glass.and(decision.glass)));
             if let Some(more) = decision.approval() {
                 policies.extend(decision.determining.iter().map(ToString::to_string));
                 approval = Some(match approval {
@@ -131,30 +133,74 @@ impl Exchange {
                 });
             }
         }
-        if approval.is_none() && !wants_reason {
+        let glass = glass.filter(|glass| glass.required || approval.is_some() && glass.lifts);
+        if approval.is_none() && glass.is_none() && !wants_reason {
             self.give_up(Lapse::Changed);
             return Consent::NotWanted;
         }
         let circumstances = circumstances();
-        if wants_reason && circumstances.reason.is_none() {
+        let emergency = circumstances.break_glass.clone().filter(|_| glass.is_some());
+        if glass.is_some_and(|glass| glass.required) && emergency.is_none() {
+            self.give_up(Lapse::Changed);
+            let hint =
+                "where it is one, begin the statement with /* break-glass: why */; everybody will be told";
+            return refused(
+                commands,
+                RefusalKind::NotApproved,
+                "it is permitted in an emergency alone",
+                hint,
+            );
+        }
+        if wants_reason && circumstances.reason.is_none() && emergency.is_none() {
             self.give_up(Lapse::Changed);
             let hint = "begin the statement with /* reason: … */";
             return refused(commands, RefusalKind::NotApproved, "say why you want it", hint);
         }
-        let Some(approval) = approval else {
-            self.give_up(Lapse::Changed);
-            return Consent::NotWanted;
+        let lifted = emergency.is_some() && glass.is_some_and(|glass| glass.lifts);
+        let groups = approval.as_ref().map_or_else(String::new, names);
+        let consent = match approval {
+            Some(approval) if !lifted => {
+                policies.sort();
+                policies.dedup();
+                let (circumstances, now) = (&circumstances, SystemTime::now());
+                self.wait_for_people(&Wanted { commands, first, approval, policies, circumstances, now })
+            }
+            _ => {
+                self.give_up(Lapse::Changed);
+                Consent::Given
+            }
         };
-        policies.sort();
-        policies.dedup();
-        let now = SystemTime::now();
-        let wanted = Wanted { commands, first, approval, policies, circumstances, now };
-        if self.asking.waiting.is_some()
-            && let Some(settled) = self.look_at_answers(&wanted)
-        {
-            return settled;
+        if let (Consent::Given, Some(why)) = (&consent, emergency) {
+            self.break_glass(&why, &groups, commands, first, &circumstances);
         }
-        self.ask_people(&wanted)
+        consent
+    }
+
+    fn wait_for_people(&mut self, wanted: &Wanted<'_>) -> Consent {
+        let settled = if self.is_waiting() { self.look_at_answers(wanted) } else { None };
+        settled.unwrap_or_else(|| self.ask_people(wanted))
+    }
+
+    /// The caller goes on without asking those whom policy wants asked: that stands in the ledger before the command does, and everybody is
+    /// told.
+    fn break_glass(
+        &self,
+        why: &str,
+        needed: &str,
+        commands: &[Command],
+        first: RequestId,
+        circumstances: &Circumstances,
+    ) {
+        let scope = Scope::Session(self.book.number());
+        let digest = Bound { scope, standing: &self.terms.standing, circumstances, commands }.digest();
+        self.book.glass_broken(&Broken { digest, number: first, needed, why });
+        let who = self.terms.standing.chain.first().map_or("", |first| &**first.id());
+        tracing::error!(
+            session = self.book.number(),
+            principal = who,
+            why = %why.escape_debug(),
+            "GLASS BROKEN: a command goes on without the approval that it needs"
+        );
     }
 
     fn digest(&self, wanted: &Wanted<'_>, scope: Scope) -> Digest {
@@ -280,7 +326,7 @@ impl Exchange {
         wanted: &Wanted<'_>,
     ) -> Result<Arc<Request>, Full> {
         let standing = &self.terms.standing;
-        let circumstances = &wanted.circumstances;
+        let circumstances = wanted.circumstances;
         let digest = self.digest(wanted, scope);
         let until = wanted.now + wait;
         let held = matches!(scope, Scope::Session(_));
