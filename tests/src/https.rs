@@ -1,6 +1,6 @@
 //! HTTP/1.1 over TLS by hand, one request a connection: for requests that no library would send, too.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -87,6 +87,30 @@ impl Https {
         let encoded: Vec<String> =
             fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect();
         self.ask("POST", path, None, "application/x-www-form-urlencoded", &encoded.join("&"))
+    }
+
+    /// Follows server-sent events until `go_on` says no. Each is the JSON behind its `data:`.
+    ///
+    /// # Panics
+    /// When the server cannot be reached, answers otherwise, or ends first.
+    pub fn follow(&self, path: &str, token: &str, mut go_on: impl FnMut(&Value) -> bool) {
+        let stream = TcpStream::connect(self.address).expect("the server can be reached");
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("a deadline");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(Arc::clone(&self.tls), name).expect("a configuration");
+        let mut stream = StreamOwned::new(connection, stream);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).expect("the server reads");
+        for line in BufReader::new(stream).lines() {
+            let line = line.expect("the stream goes on");
+            // The pieces of the chunked coding stand on lines of their own.
+            let Some(data) = line.strip_prefix("data: ") else { continue };
+            if !go_on(&serde_json::from_str(data).expect("an event is JSON")) {
+                return;
+            }
+        }
+        panic!("the stream ended first");
     }
 
     /// Sends a request made of these.

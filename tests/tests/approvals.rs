@@ -600,3 +600,61 @@ fn who_breaks_the_glass_goes_on_at_once_and_everybody_is_told() {
     assert_eq!(told[first + 1].name, "command", "it stands before what it let go");
     assert_eq!(told.iter().filter(|event| event.name == "approval.used").count(), 2);
 }
+
+/// Over HTTPS, too, it is the person's own token that counts, and the list follows by itself.
+#[test]
+fn an_approver_far_away_sees_it_live_and_answers() {
+    let mut world = World::with(|setup| setup.policies(&policies("@requires_approval(\"dba\")")).admin(""));
+    let admin = world.gateway.admin();
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let dana = world.admin_token(DANA.0, DANA.1);
+    let listed = admin.get("/v1/approvals", Some(&dana)).json();
+    let request = &listed["approvals"][0];
+    assert_eq!((&request["principal"], &request["state"]), (&"idp:lee".into(), &"pending".into()));
+    let path = format!("/v1/approvals/{}", request["id"].as_str().unwrap());
+    assert_eq!(&admin.get(&path, Some(&dana)).json(), request);
+    let answers = format!("{path}/answers");
+    let yes = serde_json::json!({ "approve": true, "reason": "checked" });
+    let lee = world.admin_token("lee", &["dba"]);
+    let kim = world.admin_token("kim", &["developers"]);
+    let session = world.issuer.token(DANA.0, DANA.1);
+    assert_eq!(admin.get("/v1/approvals", None).status, 401);
+    assert_eq!(admin.post(&answers, None, &yes).status, 401);
+    assert_eq!(admin.post(&answers, Some(&session), &yes).status, 401, "a token for sessions");
+    for (token, status) in [(&lee, 403), (&kim, 403)] {
+        assert_eq!(admin.post(&answers, Some(token), &yes).status, status);
+    }
+    assert_eq!(rows(&world), "");
+    let (approved, heard) = std::thread::scope(|scope| {
+        let (first, again) = std::sync::mpsc::channel();
+        let follower = scope.spawn({
+            let (admin, dana) = (&admin, &dana);
+            move || {
+                let mut states = Vec::new();
+                admin.follow("/v1/approvals/live", dana, |event| {
+                    let state = event["approvals"][0]["state"].as_str().unwrap_or_default().to_owned();
+                    let over = state == "used";
+                    states.push(state);
+                    let _ = first.send(());
+                    !over
+                });
+                states
+            }
+        });
+        again.recv_timeout(ANSWER_MAX).expect("the list comes at once");
+        let approved = admin.post(&answers, Some(&dana), &yes);
+        (approved, follower.join().unwrap())
+    });
+    assert_eq!(approved.status, 200, "{approved:?}");
+    assert_eq!(heard.first().map(String::as_str), Some("pending"), "{heard:?}");
+    assert_eq!(heard.last().map(String::as_str), Some("used"), "{heard:?}");
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    assert_eq!(admin.post(&answers, Some(&dana), &yes).status, 409, "it is over");
+    drop(client);
+    let told = told(&mut world);
+    let refused =
+        told.iter().filter(|event| event.name == "approval.answered" && event.body["refused"] != Value::Null);
+    assert_eq!(refused.count(), 3);
+    assert!(told.iter().any(|event| event.name == "admin.action" && event.body["action"] == "approve"));
+}

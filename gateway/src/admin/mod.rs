@@ -8,6 +8,7 @@
 //! spellings of one route, and a check cannot look at another path than the one that is answered.
 
 mod answer;
+mod approvals;
 mod health;
 mod openapi;
 mod routes;

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::answer::{Answer, Problem};
-use super::{Visit, health, openapi, sessions};
+use super::{Visit, approvals, health, openapi, sessions};
 use crate::identity::Principal;
 use crate::policy::AdminAction;
 
@@ -83,6 +83,38 @@ pub(super) const ROUTES: &[Route] = &[
         takes: Some(sessions::revoke_takes),
         gives: sessions::revoke_gives,
         door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(sessions::revoke(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/approvals",
+        says: "The requests for approval that wait, and those that were answered or came to nothing lately.",
+        takes: None,
+        gives: approvals::list_schema,
+        door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::list(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/approvals/live",
+        says: "The same at once and again after each change, as server-sent events named approvals, until the token expires.",
+        takes: None,
+        gives: approvals::follow_schema,
+        door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::follow(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/approvals/{id}",
+        says: "One request for approval.",
+        takes: None,
+        gives: approvals::one_schema,
+        door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::one(visit, by))),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/approvals/{id}/answers",
+        says: "Approves or denies a request in the name of the token's person. The answer is in the ledger before it takes effect, and also where it does not count.",
+        takes: Some(approvals::give_takes),
+        gives: approvals::one_schema,
+        door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::give(visit, by))),
     },
 ];
 

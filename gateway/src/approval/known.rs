@@ -119,4 +119,9 @@ impl Approvals {
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
+
+    /// Tells of everything that happens to them.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
 }

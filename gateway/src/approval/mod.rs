@@ -16,6 +16,7 @@ mod locks;
 mod request;
 mod shown;
 
+pub(crate) use answer::AnswerError;
 pub(crate) use command::ApprovalsArgs;
 pub(crate) use digest::{Bound, Digest, Scope};
 pub(crate) use id::Id;

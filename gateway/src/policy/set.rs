@@ -23,7 +23,7 @@ use super::folder::{self, PolicyFile};
 use super::mistake::{Mistake, line_and_column};
 use super::obligation::{self, Glass, Obligation};
 use super::question::{self, Asked, Asker, Unaskable, VOCABULARY};
-use super::{Decision, PolicyRef, Standing, Verdict, known};
+use super::{AdminAction, Decision, PolicyRef, Standing, Verdict, known};
 
 /// The most policies in a set.
 pub const POLICIES_MAX: usize = 10_000;
@@ -496,12 +496,14 @@ fn compile_policy(
         let offset = places.get("max_rows").copied().unwrap_or(start(policy));
         mistakes.push(at(offset, "@max_rows: none of the actions of this policy shows rows".into()));
     }
-    if verbs.contains(&Verb::Login)
+    if (verbs.contains(&Verb::Login) || concerns_gateway(policy))
         && let Some(asks) = annotations.obligations.iter().find(|found| found.concerns_people())
     {
         let key = asks.key();
         let offset = places.get(key).copied().unwrap_or(start(policy));
-        let message = format!("@{key}: a login waits for nobody: name the actions, and leave login out");
+        let message = format!(
+            "@{key}: a login waits for nobody, and neither does what is done to the gateway: name other actions"
+        );
         mistakes.push(at(offset, message));
     }
     if !forbids && matches!(policy.action_constraint(), ActionConstraint::Any) {
@@ -528,6 +530,17 @@ fn compile_policy(
         alone,
         policy: policy.clone(),
     });
+}
+
+/// Whether an action of its scope is one on the gateway itself.
+fn concerns_gateway(policy: &Policy) -> bool {
+    let is_admin =
+        |uid: &EntityUid| AdminAction::ALL.iter().any(|action| uid.id().unescaped() == action.name());
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::Eq(uid) => is_admin(&uid),
+        ActionConstraint::In(places) => places.iter().any(is_admin),
+    }
 }
 
 /// A Cedar error or warning as a mistake: at its own place where it has one, with Cedar's own advice.

@@ -435,15 +435,23 @@ fn each_mistake_is_refused_at_load_with_its_place() {
         ),
         (
             "@id(\"x\")\n@requires_approval(\"dba\")\npermit (principal, action, resource);",
-            "a.cedar:2:1: @requires_approval: a login waits for nobody: name the actions, and leave login out",
+            "a.cedar:2:1: @requires_approval: a login waits for nobody, and neither does what is done to the gateway: name other actions",
         ),
         (
             "@reason_required\npermit (principal, action, resource);",
-            "a.cedar:1:1: @reason_required: a login waits for nobody: name the actions, and leave login out",
+            "a.cedar:1:1: @reason_required: a login waits for nobody, and neither does what is done to the gateway: name other actions",
         ),
         (
             "@break_glass\npermit (principal, action == Action::\"login\", resource);",
-            "a.cedar:1:1: @break_glass: a login waits for nobody: name the actions, and leave login out",
+            "a.cedar:1:1: @break_glass: a login waits for nobody, and neither does what is done to the gateway: name other actions",
+        ),
+        (
+            "@requires_approval(\"dba\")\npermit (principal, action in [Action::\"update\", Action::\"login\"], resource);",
+            "a.cedar:1:1: @requires_approval: a login waits for nobody, and neither does what is done to the gateway: name other actions",
+        ),
+        (
+            "@reason_required\npermit (principal, action == Action::\"revoke\", resource);",
+            "a.cedar:1:1: @reason_required: a login waits for nobody, and neither does what is done to the gateway: name other actions",
         ),
         (
             "@max_rows(\"many\")\npermit (principal, action, resource);",

@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(settings["statement_timeout"], "5s");
         assert_eq!(settings["work_mem"], "4MB");
         assert_eq!(settings["search_path"], r"a b,\c");
-        let request = startup(&[("user", "u"), ("options", "-c gatebook.approval=ask")]).request();
+        let request = startup_of(&[("user", "u"), ("options", "-c gatebook.approval=ask")]).request();
         let request = request.expect("it is for the gateway");
         assert_eq!((&*request.for_gateway["approval"], request.settings.len()), ("ask", 0));
     }
