@@ -8,6 +8,7 @@
 //! outside, neither can an auditor, and that is the finding.
 #![forbid(unsafe_code)]
 
+pub mod approvals;
 pub mod certificates;
 pub mod child;
 pub mod corpus;

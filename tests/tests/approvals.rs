@@ -2,71 +2,18 @@
 //!
 //! From `negatives`: approvals that are not bound to the session and the command, that a requester gives to itself, that are used twice.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
+use gatebook_tests::World;
+use gatebook_tests::approvals::{
+    DANA, answer, approvals, approve, insert, known, policies, rows, state, waiting,
+};
 use gatebook_tests::gateway::PERMIT_ALL;
 use gatebook_tests::ledger::Event;
 use gatebook_tests::machine::{self, ANSWER_MAX, until};
 use gatebook_tests::postgres::{APP, DATABASE};
 use gatebook_tests::wire::{self, Client, bind, brief, execute, extended, parse, query, startup, sync};
-use gatebook_tests::{Gateway, World};
 use serde_json::Value;
-
-/// Everything is permitted, and changes of the journal need approval besides.
-fn policies(annotations: &str) -> String {
-    format!(
-        "{PERMIT_ALL}{annotations}\n\
-         permit (principal, action in Action::\"write\", resource in Table::\"orders-db/orders/public.journal\");\n"
-    )
-}
-
-fn insert(id: u32) -> String {
-    format!("INSERT INTO journal (id, worker, body) VALUES ({id}, 0, 'x')")
-}
-
-fn rows(world: &World) -> String {
-    world.postgres.admin("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM journal")
-}
-
-fn approvals(gateway: &Gateway, verb: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(machine::binary("gatebook"));
-    command.args(["approvals", verb, "--config"]).arg(gateway.folder().join("gatebook.toml")).args(arguments);
-    command.env("NO_COLOR", "1").env_remove("GATEBOOK_TOKEN");
-    command
-}
-
-/// Every request that the gateway knows.
-fn known(world: &World) -> Vec<Value> {
-    let text = machine::run(&mut approvals(&world.gateway, "ls", &["--all", "--json"]));
-    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
-}
-
-/// The one request that waits, once there is one.
-fn waiting(world: &World) -> Value {
-    until("request for approval", ANSWER_MAX, || {
-        known(world).into_iter().find(|request| request["state"] == "pending")
-    })
-}
-
-fn state(world: &World, id: &str) -> String {
-    let known = known(world);
-    let request = known.iter().find(|request| request["id"] == id).expect("it is known");
-    request["state"].as_str().unwrap().to_owned()
-}
-
-fn answer(world: &World, verb: &str, request: &Value, who: (&str, &[&str]), more: &[&str]) -> Output {
-    let id = request["id"].as_str().expect("a request has an id");
-    let mut command = approvals(&world.gateway, verb, &[id]);
-    command.args(more).env("GATEBOOK_TOKEN", world.issuer.token(who.0, who.1));
-    command.output().expect("the program runs")
-}
-
-const DANA: (&str, &[&str]) = ("dana", &["dba"]);
-
-fn approve(world: &World, request: &Value) {
-    let output = answer(world, "approve", request, DANA, &[]);
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// Sends a statement that waits, and reads the notice that says so.
 fn ask(client: &mut Client, frames: &[u8]) -> wire::Message {
