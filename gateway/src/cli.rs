@@ -51,10 +51,19 @@ enum Verb {
         #[command(flatten)]
         config: ConfigArg,
         /// The principal, as ISSUER:SUBJECT; it stays out
-        #[arg(long, value_name = "ID", required_unless_present = "session", conflicts_with = "session")]
+        #[arg(long, value_name = "ID", group = "whom")]
         principal: Option<String>,
+        /// A group: whoever's token names it stays out
+        #[arg(long, value_name = "NAME", group = "whom")]
+        group: Option<String>,
+        /// A token, by its id in the ledger (jti:… or blake3:…); it stays out
+        #[arg(long, value_name = "ID", group = "whom")]
+        token: Option<String>,
+        /// All sessions on a resource; they may come again
+        #[arg(long, value_name = "NAME", group = "whom")]
+        resource: Option<String>,
         /// One session, by its number; its principal may come again
-        #[arg(long, value_name = "NUMBER")]
+        #[arg(long, value_name = "NUMBER", group = "whom")]
         session: Option<u64>,
         /// Why: it goes into the ledger
         #[arg(long, default_value = "")]
@@ -150,16 +159,17 @@ async fn dispatch(verb: Verb) -> ExitCode {
             }
         }
         Verb::Token(args) => token::run(args).await,
-        Verb::Revoke { config, principal, session, reason, json } => {
-            let target = match (principal, session) {
-                (Some(id), _) => Target::Principal(id),
-                (None, Some(number)) => Target::Session(number),
-                (None, None) => return fail("name --principal or --session"),
+        Verb::Revoke { config, principal, group, token, resource, session, reason, json } => {
+            let target = principal
+                .map(Target::Principal)
+                .or(group.map(Target::Group))
+                .or(token.map(Target::Token))
+                .or(resource.map(Target::Resource))
+                .or(session.map(Target::Session));
+            let Some(target) = target else {
+                return fail("name --principal, --group, --token, --resource or --session");
             };
-            let whom = match &target {
-                Target::Principal(id) => id.clone(),
-                Target::Session(number) => format!("session {number}"),
-            };
+            let whom = target.to_string();
             match ask(&config, &Ask::Revoke { target, reason }).await {
                 Ok(answer) if json => print_json(&answer),
                 Ok(Answer::Revoked { sessions, ms }) => {

@@ -1,7 +1,7 @@
 //! What all connections share: configuration, identity, policy, the recorder, the live sessions; and the steps of a session's life
 //! that are the same for every protocol.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,7 +21,7 @@ use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rej
 use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
 use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
 use crate::session::{
-    Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, Target, Terms, Withdrawn,
+    Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, StayOut, Target, Terms, Withdrawn,
 };
 use crate::upstream::Upstream;
 
@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) registry: Arc<Registry>,
     pub(crate) approvals: Arc<Approvals>,
     served: HashMap<String, Arc<Served>>,
-    revoked: RwLock<HashSet<String>>,
+    revoked: RwLock<StayOut>,
     no_catalog: Arc<Watched>,
     logins: Mutex<Logins>,
 }
@@ -161,13 +161,13 @@ struct Logins {
 }
 
 impl Gateway {
-    /// A gateway over its parts; `revoked` are the principals that stay out.
+    /// A gateway over its parts; `revoked` are those who stay out.
     pub(crate) fn new(
         config: Config,
         identity: Identity,
         policy: Arc<policy::Live>,
         recorder: Recorder,
-        revoked: HashSet<String>,
+        revoked: StayOut,
     ) -> Result<Arc<Gateway>, config::tls::TlsError> {
         let mut served = HashMap::new();
         for resource in &config.resources {
@@ -238,7 +238,7 @@ impl Gateway {
             self.refused_login(source, &resource.name, cause, detail);
             Err(Denied::Access)
         };
-        if self.is_revoked(principal.id()) {
+        if self.is_revoked(&principal) {
             return refused("revoked", principal.id());
         }
         let who = principal.id();
@@ -318,6 +318,7 @@ impl Gateway {
         let live = Live {
             number: book.number(),
             standing: admission.standing.clone(),
+            token: admission.principal.token_id().clone(),
             signal: book.slot(),
             expires: admission.expires,
             idle_timeout: served.upstream.resource().idle_timeout,
@@ -354,7 +355,7 @@ impl Gateway {
             book.signal().end(EndReason::PolicyChanged);
         }
         // A revocation may have come between the decision and this entry: it finds the session here, or we find it there.
-        if self.is_revoked(admission.principal()) {
+        if self.is_revoked(&admission.principal) {
             book.signal().end(EndReason::Revoked);
         }
         let people = People {
@@ -399,16 +400,14 @@ impl Gateway {
             .record_revocation(&Revoked { target, reason, by }, self.config.limits.durable_deadline)
             .await;
         // Ending is the safe direction: it is done also where the record is late.
-        if let Target::Principal(id) = target {
-            self.revoked.write().insert(id.clone());
-        }
+        self.revoked.write().add(target);
         let ended = self.registry.revoke(target);
         recorded.map(|()| ended)
     }
 
-    /// Whether this principal was revoked, and so stays out.
-    pub(crate) fn is_revoked(&self, principal: &str) -> bool {
-        self.revoked.read().contains(principal)
+    /// Whether this principal stays out: it was revoked, or a group that it is in, or its token.
+    pub(crate) fn is_revoked(&self, principal: &Principal) -> bool {
+        self.revoked.read().has(principal)
     }
 
     /// Ends the sessions whose principal may no longer be their role under the policies in force.

@@ -1,6 +1,5 @@
 //! `gatebook serve`: from a checked configuration to the last session's end.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -160,13 +159,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     recorder.record_policies(&live.current(), deadline).await?;
     let doorkeeper = Doorkeeper::new(&config.limits);
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
-    let gateway = Gateway::new(
-        config,
-        identity,
-        Arc::new(live),
-        recorder,
-        found.revoked.into_iter().collect::<HashSet<_>>(),
-    )?;
+    let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked)?;
     gateway.start_watching();
 
     let (stop, stopped) = watch::channel(false);

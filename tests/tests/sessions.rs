@@ -219,3 +219,46 @@ fn a_shadowed_resource_refuses_nothing_and_records_what_it_would_refuse() {
     assert_eq!(decisions, ["shadow_refuse"]);
     assert_eq!(commands[0].ending.as_deref(), Some("completed"));
 }
+
+/// A group and a token stay out, after a restart too; a resource's sessions end and may come again.
+#[test]
+fn groups_tokens_and_resources_can_be_revoked() {
+    let mut world = World::new(PERMIT_ALL);
+    let comes = |world: &World, token: &str| {
+        let mut client = Client::tls(world.gateway.address(), world.gateway.tls());
+        client.login(APP, DATABASE, token).map(|()| client)
+    };
+    let ended = |client: &mut Client| {
+        let last = client.receive_to_end();
+        assert_eq!(
+            last.last().and_then(wire::Message::report).map(|report| report.code),
+            Some("57P01".into())
+        );
+    };
+    let mut claims = world.issuer.claims("kim", &["developers"]);
+    claims["jti"] = "stolen".into();
+    let stolen = world.issuer.sign(&claims);
+    let (contractor, own) =
+        (world.issuer.token("lee", &["contractors"]), world.issuer.token("kim", &["developers"]));
+    let mut by_group = comes(&world, &contractor).expect("it may");
+    let mut by_token = comes(&world, &stolen).expect("it may");
+    let mut other = comes(&world, &own).expect("it may");
+    revoke(&world.gateway, &["--group", "contractors"]);
+    ended(&mut by_group);
+    revoke(&world.gateway, &["--token", "jti:stolen"]);
+    ended(&mut by_token);
+    assert_eq!(other.simple("SELECT 1"), ["T", "D 1", "C SELECT 1", "Z I"]);
+    revoke(&world.gateway, &["--resource", gatebook_tests::gateway::RESOURCE]);
+    ended(&mut other);
+    for restarted in [false, true] {
+        if restarted {
+            assert!(world.gateway.stop().success());
+            world.gateway.restart();
+        }
+        assert!(comes(&world, &contractor).is_err(), "the group stays out");
+        assert!(comes(&world, &stolen).is_err(), "the token stays out");
+        assert!(comes(&world, &own).is_ok(), "the same person with a token of their own");
+    }
+    let several = world.gateway.command("revoke").args(["--group", "a", "--session", "1"]).output().unwrap();
+    assert!(!several.status.success(), "exactly one of them");
+}

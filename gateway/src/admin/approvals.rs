@@ -162,7 +162,7 @@ pub(super) async fn follow(visit: Visit, by: Arc<Principal>) -> Answer {
     tokio::spawn(async move {
         let mut changes = gateway.approvals.changes();
         let mut changed = true;
-        while by.expires() > SystemTime::now() && !gateway.is_revoked(by.id()) {
+        while by.expires() > SystemTime::now() && !gateway.is_revoked(&by) {
             let frame = match changed {
                 true => {
                     let data = json!({ "approvals": known(&gateway) }).to_string();

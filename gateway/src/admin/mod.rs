@@ -218,7 +218,7 @@ impl Server {
         source: SocketAddr,
     ) -> Result<Arc<Principal>, Problem> {
         match self.identity.verify(credential, SystemTime::now()).await {
-            Ok(principal) if self.gateway.is_revoked(principal.id()) => {
+            Ok(principal) if self.gateway.is_revoked(&principal) => {
                 self.gateway.refused_login(source, RESOURCE, "revoked", principal.id());
                 Err(Problem::bad_token())
             }

@@ -55,6 +55,9 @@ pub(super) fn one_schema() -> Value {
 #[serde(deny_unknown_fields)]
 struct Revoke {
     principal: Option<String>,
+    group: Option<String>,
+    token: Option<String>,
+    resource: Option<String>,
     session: Option<u64>,
     #[serde(default)]
     reason: String,
@@ -66,14 +69,20 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// Ends sessions now.
 pub(super) async fn revoke(visit: Visit, by: Arc<Principal>) -> Answer {
     let asked: Revoke = visit.json()?;
-    let one = "name exactly one of principal and session";
-    let target = match (asked.principal, asked.session) {
-        (Some(id), None) => Target::Principal(id),
-        (None, Some(number)) => Target::Session(number),
-        _ => return Err(Problem::new(StatusCode::BAD_REQUEST, one)),
+    let one = "name exactly one of principal, group, token, resource and session";
+    let targets = [
+        asked.principal.map(Target::Principal),
+        asked.group.map(Target::Group),
+        asked.token.map(Target::Token),
+        asked.resource.map(Target::Resource),
+        asked.session.map(Target::Session),
+    ];
+    let mut targets = targets.into_iter().flatten();
+    let (Some(target), None) = (targets.next(), targets.next()) else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, one));
     };
     let long = |text: &str| text.len() > TEXT_BYTES_MAX;
-    if long(&asked.reason) || matches!(&target, Target::Principal(id) if long(id)) {
+    if long(&asked.reason) || long(&target.to_string()) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "that is too long"));
     }
     let started = Instant::now();
@@ -85,7 +94,17 @@ pub(super) async fn revoke(visit: Visit, by: Arc<Principal>) -> Answer {
 }
 
 pub(super) fn revoke_takes() -> Value {
-    object([], [("principal", text()), ("session", number()), ("reason", text())])
+    object(
+        [],
+        [
+            ("principal", text()),
+            ("group", text()),
+            ("token", text()),
+            ("resource", text()),
+            ("session", number()),
+            ("reason", text()),
+        ],
+    )
 }
 
 pub(super) fn revoke_gives() -> Value {

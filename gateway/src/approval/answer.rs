@@ -52,7 +52,7 @@ impl Gateway {
         let request = self.approvals.find(id).ok_or(AnswerError::Unknown(id))?;
         // One after another: of two who race, the second one finds what the first one made of it.
         let turn = request.answering.lock().await;
-        let fit = match self.is_revoked(who.id()) {
+        let fit = match self.is_revoked(who) {
             true => Err(Unfit::Revoked),
             false => request.fits(who, SystemTime::now()),
         };

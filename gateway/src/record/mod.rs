@@ -485,17 +485,23 @@ impl Recorder {
         revoked: &Revoked<'_>,
         deadline: Duration,
     ) -> Result<(), Unavailable> {
-        let (target, principal, session) = match revoked.target {
-            Target::Principal(id) => ("principal", Some(id.as_str().into()), None),
-            Target::Session(number) => ("session", None, Some(*number)),
-        };
-        let body = event::RevocationBody { target: target.into() };
-        let payload = event::RevocationPayload {
+        let mut payload = event::RevocationPayload {
             by: revoked.by.into(),
-            principal,
+            group: None,
+            principal: None,
             reason: revoked.reason.into(),
-            session,
+            resource: None,
+            session: None,
+            token: None,
         };
+        match revoked.target {
+            Target::Principal(id) => payload.principal = Some(id.as_str().into()),
+            Target::Group(name) => payload.group = Some(name.as_str().into()),
+            Target::Token(id) => payload.token = Some(id.as_str().into()),
+            Target::Resource(name) => payload.resource = Some(name.as_str().into()),
+            Target::Session(number) => payload.session = Some(*number),
+        }
+        let body = event::RevocationBody { target: revoked.target.kind().into() };
         self.record(&body, Some(&payload), deadline).await
     }
 

@@ -1,6 +1,6 @@
 //! The writer's thread, and how it opens the ledger: the first time, and again after a failure.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use gatebook_wire::protocol::EndReason;
 use super::anchor::Anchors;
 use super::{Item, Shared, Slot, StartError, now_ns, upkeep};
 use crate::config::LedgerConfig;
-use crate::session::{Signal, Ticket};
+use crate::session::{Signal, StayOut, Ticket};
 
 /// Room on the ledger's disk that is kept for the last words: the close of every session that a full disk cut off.
 const RESERVE_BYTES: usize = 4 << 20;
@@ -39,8 +39,8 @@ pub(crate) struct Found {
     pub(crate) abandoned: usize,
     /// Whether a torn tail was cut off.
     pub(crate) cut: bool,
-    /// Principals that stay out.
-    pub(crate) revoked: HashSet<String>,
+    /// Who stays out.
+    pub(crate) revoked: StayOut,
 }
 
 /// What the ledger's past says that the gateway goes on with.

@@ -4,8 +4,6 @@
 //! It reads what is on the disk, as any auditor does, so it takes no lock of the writer's and nobody waits for it. The index
 //! is open only while it is taken further: in between, `gatebook-ledger find` has it.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,6 +16,7 @@ use gatebook_ledger::{Directory, Storage, archive, event, index};
 
 use super::Shared;
 use crate::config::LedgerConfig;
+use crate::session::{StayOut, Target};
 
 /// How long it rests between two rounds.
 const REST: Duration = Duration::from_secs(60);
@@ -119,12 +118,12 @@ impl Upkeep {
     }
 }
 
-/// The principals that were revoked: the ledger is the only store of that. Found through the index where there is one.
+/// Those who were revoked and stay out: the ledger is the only store of that. Found through the index where there is one.
 ///
 /// # Errors
 /// Of the storage; also where what is needed cannot be read whole: nobody comes back in because a byte was flipped.
-pub(super) fn revoked(folder: &Path, ledger: &dyn Storage) -> io::Result<HashSet<String>> {
-    let (mut revoked, mut unread) = (HashSet::new(), None);
+pub(super) fn revoked(folder: &Path, ledger: &dyn Storage) -> io::Result<StayOut> {
+    let (mut revoked, mut unread) = (StayOut::default(), None);
     let query = index::Query { kind: Some(event::REVOCATION), ..index::Query::default() };
     // A row that was lost would let somebody in again, so the index is believed only where its rows are all there.
     // Whatever is wrong with it, everything is read instead, and the upkeep makes it anew.
@@ -135,7 +134,12 @@ pub(super) fn revoked(folder: &Path, ledger: &dyn Storage) -> io::Result<HashSet
             Item::Entry { entry, payload, .. } => {
                 match event::decode(entry.header.kind, entry.body, payload) {
                     Ok(event::Decoded::Revocation(Some(payload))) => {
-                        revoked.extend(payload.principal.map(Cow::into_owned));
+                        let targets = [
+                            payload.principal.map(|id| Target::Principal(id.into_owned())),
+                            payload.group.map(|name| Target::Group(name.into_owned())),
+                            payload.token.map(|id| Target::Token(id.into_owned())),
+                        ];
+                        targets.iter().flatten().for_each(|target| revoked.add(target));
                     }
                     _ => unread = Some(format!("entry {}, a revocation, cannot be read", entry.header.seq)),
                 }

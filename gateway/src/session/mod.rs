@@ -10,6 +10,6 @@ mod signal;
 mod durability_tests;
 
 pub(crate) use exchange::{Exchange, Locks, People, Presented, Terms, Totals};
-pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, Target};
+pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, StayOut, Target};
 pub(crate) use relay::relay;
 pub(crate) use signal::{Signal, Ticket, Withdrawn};

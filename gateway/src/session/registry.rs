@@ -2,7 +2,7 @@
 //!
 //! Ending is a signal that each session's own task obeys first; nothing here touches a connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::signal::Signal;
+use crate::identity::Principal;
 use crate::policy::Standing;
 
 /// A session as the registry knows it.
@@ -21,6 +22,8 @@ pub(crate) struct Live {
     pub(crate) number: u64,
     /// Who, where, and as which role.
     pub(crate) standing: Arc<Standing>,
+    /// The id of the token that opened it.
+    pub(crate) token: Arc<str>,
     /// How it is told to end.
     pub(crate) signal: Arc<dyn Signals>,
     /// When it ends at the latest.
@@ -49,8 +52,72 @@ pub(crate) trait Signals: Send + Sync {
 pub(crate) enum Target {
     /// A principal by its id, `issuer:subject`; it stays out.
     Principal(String),
+    /// A group: whoever's token names it stays out.
+    Group(String),
+    /// A token by its id, `jti:…` or `blake3:…`; it stays out.
+    Token(String),
+    /// A resource by its name: its sessions end, and may come again.
+    Resource(String),
     /// One session by its number; its principal may come again.
     Session(u64),
+}
+
+impl Target {
+    /// What kind of thing it is, as the ledger spells it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Target::Principal(_) => "principal",
+            Target::Group(_) => "group",
+            Target::Token(_) => "token",
+            Target::Resource(_) => "resource",
+            Target::Session(_) => "session",
+        }
+    }
+}
+
+/// As people are told it: `corp:lee`, `group contractors`.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Principal(id) => write!(f, "{id}"),
+            Target::Group(name) => write!(f, "group {name}"),
+            Target::Token(id) => write!(f, "token {id}"),
+            Target::Resource(name) => write!(f, "resource {name}"),
+            Target::Session(number) => write!(f, "session {number}"),
+        }
+    }
+}
+
+/// Who stays out.
+#[derive(Debug, Default)]
+pub(crate) struct StayOut {
+    principals: HashSet<String>,
+    groups: HashSet<String>,
+    tokens: HashSet<String>,
+}
+
+impl StayOut {
+    /// What was revoked stays out, where it is something that could come again.
+    pub(crate) fn add(&mut self, target: &Target) {
+        match target {
+            Target::Principal(id) => self.principals.insert(id.clone()),
+            Target::Group(name) => self.groups.insert(name.clone()),
+            Target::Token(id) => self.tokens.insert(id.clone()),
+            Target::Resource(_) | Target::Session(_) => false,
+        };
+    }
+
+    /// Whether this principal stays out, whatever its token says.
+    pub(crate) fn has_principal(&self, id: &str) -> bool {
+        self.principals.contains(id)
+    }
+
+    /// Whether this principal, or a group that it is in, or its token, stays out.
+    pub(crate) fn has(&self, principal: &Principal) -> bool {
+        self.has_principal(principal.id())
+            || self.tokens.contains(&**principal.token_id())
+            || principal.groups().iter().any(|group| self.groups.contains(&**group))
+    }
 }
 
 /// What an order to end came to.
@@ -101,6 +168,11 @@ impl Registry {
     pub(crate) fn revoke(&self, target: &Target) -> Ended {
         self.end(EndReason::Revoked, |live| match target {
             Target::Principal(id) => live.standing.chain.iter().any(|link| **link.id() == **id),
+            Target::Group(name) => {
+                live.standing.chain.iter().any(|link| link.groups().iter().any(|group| **group == **name))
+            }
+            Target::Token(id) => *live.token == **id,
+            Target::Resource(name) => *live.standing.resource == **name,
             Target::Session(number) => live.number == *number,
         })
     }

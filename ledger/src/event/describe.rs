@@ -85,8 +85,7 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
             format!("#{} without approval{why}", body.request)
         }
         Decoded::Revocation(Some(payload)) => {
-            let whom = payload.principal.as_deref().unwrap_or("a session");
-            format!("{whom} by {}: {}", payload.by, payload.reason)
+            format!("{} by {}: {}", payload.whom(), payload.by, payload.reason)
         }
         Decoded::Revocation(None) | Decoded::Other(..) => String::from_utf8_lossy(body).into_owned(),
     }

@@ -633,7 +633,7 @@ pub struct CancelPayload<'a> {
 /// See [`REVOCATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationBody<'a> {
-    /// `principal` or `session`.
+    /// `principal`, `group`, `token`, `resource` or `session`.
     #[serde(borrow)]
     pub target: Cow<'a, str>,
 }
@@ -644,15 +644,41 @@ pub struct RevocationPayload<'a> {
     /// Who revoked.
     #[serde(borrow)]
     pub by: Cow<'a, str>,
+    /// The group's name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Cow<'a, str>>,
     /// The principal's id.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Cow<'a, str>>,
     /// Why.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,
+    /// The resource's name.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Cow<'a, str>>,
     /// The session's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+    /// The token's id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Cow<'a, str>>,
+}
+
+impl RevocationPayload<'_> {
+    /// What was revoked, in words.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        let named = [
+            ("group ", &self.group),
+            ("", &self.principal),
+            ("resource ", &self.resource),
+            ("token ", &self.token),
+        ];
+        let named = named.into_iter().find_map(|(kind, name)| Some(format!("{kind}{}", name.as_ref()?)));
+        named.unwrap_or_else(|| {
+            self.session.map_or("a session".to_owned(), |number| format!("session {number}"))
+        })
+    }
 }
 
 /// See [`ADMIN_ACTION`].

@@ -201,9 +201,7 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
         }
         Decoded::Revocation(None) => sentence("whom and why is not stored".to_owned()),
         Decoded::Revocation(Some(payload)) => {
-            let session = payload.session.map(|session| format!("session {session}"));
-            let target = session.or(payload.principal.map(Cow::into_owned)).unwrap_or_default();
-            let mut words = sentence(format!("{target} revoked by {}", payload.by));
+            let mut words = sentence(format!("{} revoked by {}", payload.whom(), payload.by));
             if !payload.reason.is_empty() {
                 words.statement.extend(format!(": {}", payload.reason).into_bytes());
             }

@@ -172,9 +172,12 @@ impl Book {
     pub fn revoke(&mut self, session: u64, principal: &str, by: &str, reason: &str) {
         let payload = RevocationPayload {
             by: by.into(),
+            group: None,
             principal: Some(principal.into()),
             reason: reason.into(),
+            resource: None,
             session: None,
+            token: None,
         };
         self.stage(session, &RevocationBody { target: "principal".into() }, Some(&payload));
         self.commit();
