@@ -85,7 +85,7 @@ mod tests {
         }
         assert_eq!(said(b"/* break-glass: outage */ SELECT 1", "break-glass").as_deref(), Some("outage"));
         assert_eq!(said(b"/* break-glass: outage */ SELECT 1", "reason"), None);
-        assert_eq!(said("/* reason: \u{e4}".repeat(1).as_bytes(), "reason"), None);
+        assert_eq!(said("/* reason: \u{e4}".as_bytes(), "reason"), None);
         let long = format!("/* reason: {} */ SELECT 1", "ä".repeat(2000));
         assert_eq!(said(long.as_bytes(), "reason").map(|text| text.len()), Some(1024));
     }
