@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin;
+use crate::approval;
 use crate::config::tls::{ServerTls, TlsError};
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
@@ -161,6 +162,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
     let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked)?;
     gateway.start_watching();
+    approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();

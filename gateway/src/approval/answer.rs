@@ -76,7 +76,9 @@ impl Gateway {
             (Ok(()), Ok(())) => request.answer(who, answer, reason, now),
         };
         drop(turn);
-        self.approvals.changed();
+        if taken.is_ok() {
+            self.approvals.happened("approval.answered", request.shown(now));
+        }
         tracing::info!(%id, by = &**who.id(), ?answer, refused = ?taken.err(), "approval answered");
         match taken {
             Ok(()) => Ok(request),

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 
 use super::request::Draft;
-use super::{Id, Lapse, Request, Scope, Standpoint};
+use super::{Id, Lapse, Request, Scope, Shown, Standpoint};
 
 /// How many requests may be under way at once.
 const REQUESTS_MAX: usize = 10_000;
@@ -27,6 +28,17 @@ pub(crate) struct Approvals {
     known: Mutex<Known>,
     /// Counts what happened to any of them.
     changes: watch::Sender<u64>,
+    /// Who is told what happened.
+    told: Mutex<Vec<mpsc::Sender<Arc<Happened>>>>,
+}
+
+/// Something that happened to a request, or without one.
+#[derive(Debug)]
+pub(crate) struct Happened {
+    /// The event as the ledger spells it.
+    pub(crate) event: &'static str,
+    /// The request as it is shown afterwards.
+    pub(crate) approval: Shown,
 }
 
 #[derive(Default)]
@@ -37,7 +49,7 @@ struct Known {
 
 impl Default for Approvals {
     fn default() -> Approvals {
-        Approvals { known: Mutex::default(), changes: watch::Sender::new(0) }
+        Approvals { known: Mutex::default(), changes: watch::Sender::new(0), told: Mutex::default() }
     }
 }
 
@@ -85,7 +97,8 @@ impl Approvals {
     /// Nothing more becomes of this one: it is remembered for a while.
     pub(crate) fn over(&self, request: &Request) {
         let mut known = self.known.lock();
-        if !request.over.swap(true, Ordering::Relaxed) {
+        let first = !request.over.swap(true, Ordering::Relaxed);
+        if first {
             known.over.push_back(request.id);
             if known.over.len() > OVER_MAX
                 && let Some(oldest) = known.over.pop_front()
@@ -94,7 +107,10 @@ impl Approvals {
             }
         }
         drop(known);
-        self.changed();
+        if first {
+            let shown = request.shown(SystemTime::now());
+            self.happened(if shown.state == "used" { "approval.used" } else { "approval.lapsed" }, shown);
+        }
     }
 
     /// Ends what has expired: wakes the sessions that wait, and gives back those for which none does.
@@ -115,7 +131,28 @@ impl Approvals {
         ahead
     }
 
-    /// Something happened to one of them.
+    /// Something happened: whoever wants to be told is told, as far as they keep up.
+    pub(crate) fn happened(&self, event: &'static str, approval: Shown) {
+        let happened = Arc::new(Happened { event, approval });
+        self.told.lock().retain(|told| match told.try_send(happened.clone()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                tracing::error!(event, "a webhook is so far behind that it is not told of this");
+                true
+            }
+            Err(TrySendError::Closed(_)) => false,
+        });
+        self.changed();
+    }
+
+    /// Tells of everything that happens from now on; of what does not fit into `most` nothing is told.
+    pub(crate) fn tell(&self, most: usize) -> mpsc::Receiver<Arc<Happened>> {
+        let (sender, receiver) = mpsc::channel(most);
+        self.told.lock().push(sender);
+        receiver
+    }
+
+    /// Something changed about one of them.
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }

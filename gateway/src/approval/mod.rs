@@ -15,11 +15,13 @@ mod known;
 mod locks;
 mod request;
 mod shown;
+mod webhook;
 
 pub(crate) use answer::AnswerError;
 pub(crate) use command::ApprovalsArgs;
 pub(crate) use digest::{Bound, Digest, Scope};
 pub(crate) use id::Id;
-pub(crate) use known::{Approvals, Full};
+pub(crate) use known::{Approvals, Full, Happened};
 pub(crate) use request::{Answer, Consent, Draft, Lapse, Request, Standpoint, Unfit};
 pub(crate) use shown::{Shown, ShownCommand, objects, seconds};
+pub(crate) use webhook::tell_webhooks;

@@ -585,6 +585,43 @@ pub(super) const KEYS: &[Key] = &[
     key_of("admin.certificate.chain", Takes::Path, Refused, "As `certificate.chain` at the top."),
     key_of("admin.certificate.key", Takes::Path, Refused, "As `certificate.key` at the top."),
     key_of(
+        "webhook",
+        Takes::Tables,
+        Means("nobody is told"),
+        "Somebody to be told of requests for approval, of what becomes of them, and of broken glass, written as `[[webhook]]`; see \
+         docs/approvals.md.",
+    ),
+    key_of(
+        "webhook.url",
+        Takes::Secret,
+        Refused,
+        "Where it is told, by reference: the URL of many a service is a credential. `https://` alone, but for `danger_http`.",
+    ),
+    key_of(
+        "webhook.secret",
+        Takes::Secret,
+        Refused,
+        "What each message is signed with (HMAC-SHA-256), by reference; at least 16 bytes.",
+    ),
+    key_of(
+        "webhook.format",
+        Takes::Choice(&["json", "slack"]),
+        Is("json"),
+        "The request as JSON, or as a message that Slack shows.",
+    ),
+    key_of(
+        "webhook.ca",
+        Takes::Path,
+        Means("the system's certificate authorities"),
+        "A PEM file with the only certificate authorities trusted for connections to it.",
+    ),
+    key_of(
+        "webhook.danger_http",
+        Takes::Flag,
+        Is("false"),
+        "Lets `url` be `http://`, and then only on loopback: for a receiver on this very machine.",
+    ),
+    key_of(
         "limits",
         Takes::Table,
         Means("every limit at its default"),

@@ -17,6 +17,7 @@ mod table;
 mod text;
 pub mod tls;
 mod units;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ pub struct Config {
     pub resources: Vec<Resource>,
     /// The gateway's own HTTPS server; none where it has none.
     pub admin: Option<AdminConfig>,
+    /// Who is told of requests for approval, in the order of the file.
+    pub webhooks: Vec<WebhookConfig>,
     /// What one client, or all, may use up.
     pub limits: Limits,
     /// What the operator is told.
@@ -115,6 +118,21 @@ pub struct WitnessConfig {
     pub url: String,
     /// Its verifier key.
     pub vkey: String,
+}
+
+/// One who is told of requests for approval.
+#[derive(Debug, Clone)]
+pub struct WebhookConfig {
+    /// Where it is told.
+    pub url: Secret,
+    /// What messages are signed with.
+    pub secret: Secret,
+    /// Whether it is Slack.
+    pub slack: bool,
+    /// The only authorities that are trusted for it (PEM).
+    pub ca: Option<Vec<u8>>,
+    /// Whether it may be told in clear, on loopback.
+    pub danger_http: bool,
 }
 
 /// One OpenID Connect provider.

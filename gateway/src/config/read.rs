@@ -16,6 +16,7 @@ use super::report::reason;
 use super::table::{At, Sink, Table};
 use super::text::{lines, redacted};
 use super::tls;
+use super::webhook::webhooks;
 use super::{
     CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IssuerConfig, Kind,
     LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, Syslog, UpstreamTls,
@@ -100,6 +101,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     let issuers = issuers(&root.table("identity", ""));
     let resources = resources(&root, certificate.as_ref());
     let admin = admin(&root, certificate.as_ref(), &issuers, &resources);
+    let webhooks = webhooks(&root);
     let limits = limits(&root.table("limits", "limits: "));
     let log = log(&root.table("log", "log: "));
     Some(Config {
@@ -110,6 +112,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
         issuers,
         resources,
         admin,
+        webhooks,
         limits: limits?,
         log: log?,
         text: redacted(text, sink),

@@ -159,6 +159,13 @@ url = "https://gw.example:8443"
 audience = "gatebook-admin"
 certificate = { chain = "server.pem", key = "server.key" }
 
+[[webhook]]
+url = { file = "password" }
+secret = { file = "password" }
+format = "slack"
+ca = "ca.pem"
+danger_http = true
+
 [limits]
 connections_max = 11
 logins_max = 7
@@ -263,6 +270,9 @@ fn every_key_reaches_the_configuration() {
     let (url, audience) = ("https://gw.example:8443".into(), "gatebook-admin".into());
     let certificate = CertificateFiles { chain: folder.path("server.pem"), key: folder.path("server.key") };
     assert_eq!(config.admin, Some(AdminConfig { listen, url, audience, certificate }));
+    let [webhook] = &config.webhooks[..] else { panic!("{:?}", config.webhooks) };
+    let ca = std::fs::read(folder.path("ca.pem")).expect("the authority");
+    assert_eq!((webhook.slack, webhook.danger_http, webhook.ca.as_ref()), (true, true, Some(&ca)));
     assert_eq!(
         config.limits,
         Limits {
@@ -408,6 +418,7 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("level = ", "zzz = 1\nlevel = "),
         ("columns = ", "zzz = 1, columns = "),
         ("vkey = ", "zzz = 1\nvkey = "),
+        ("format = \"slack\"", "zzz = 1\nformat = \"slack\""),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();

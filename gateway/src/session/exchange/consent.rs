@@ -194,13 +194,39 @@ impl Exchange {
         let scope = Scope::Session(self.book.number());
         let digest = Bound { scope, standing: &self.terms.standing, circumstances, commands }.digest();
         self.book.glass_broken(&Broken { digest, number: first, needed, why });
-        let who = self.terms.standing.chain.first().map_or("", |first| &**first.id());
+        let shown = Shown {
+            state: "broken".into(),
+            session: Some(self.book.number()),
+            reason: Some(why.to_owned()),
+            groups: vec![needed.to_owned()],
+            asked_s: seconds(SystemTime::now()),
+            digest: digest.to_string(),
+            ..self.shown(commands, circumstances)
+        };
         tracing::error!(
             session = self.book.number(),
-            principal = who,
+            principal = shown.principal,
             why = %why.escape_debug(),
             "GLASS BROKEN: a command goes on without the approval that it needs"
         );
+        self.asking.people.approvals.happened("glass.broken", shown);
+    }
+
+    /// Commands as people are shown them, with all that is known of them before anybody is asked.
+    fn shown(&self, commands: &[Command], circumstances: &Circumstances) -> Shown {
+        let standing = &self.terms.standing;
+        let mut chain = standing.chain.iter().map(|link| link.id().to_string());
+        Shown {
+            principal: chain.next().unwrap_or_default(),
+            through: chain.collect(),
+            resource: format!("{}/{}", standing.resource, standing.database),
+            role: circumstances.role.clone(),
+            search_path: circumstances.search_path.clone(),
+            commands: commands.iter().map(ShownCommand::new).collect(),
+            objects: objects(circumstances),
+            in_transaction: circumstances.in_transaction,
+            ..Shown::default()
+        }
     }
 
     fn digest(&self, wanted: &Wanted<'_>, scope: Scope) -> Digest {
@@ -333,24 +359,15 @@ impl Exchange {
         let chain: Vec<Arc<str>> = standing.chain.iter().map(|link| link.id().clone()).collect();
         let shown = Shown {
             id: id.to_string(),
-            state: String::new(),
-            principal: chain.first().map_or_else(String::new, ToString::to_string),
-            through: chain.iter().skip(1).map(ToString::to_string).collect(),
-            resource: format!("{}/{}", standing.resource, standing.database),
-            role: circumstances.role.clone(),
-            search_path: circumstances.search_path.clone(),
             session: held.then(|| self.book.number()),
-            commands: wanted.commands.iter().map(ShownCommand::new).collect(),
-            objects: objects(circumstances),
             reason: circumstances.reason.clone(),
             policies: wanted.policies.clone(),
             groups: wanted.approval.groups.iter().map(ToString::to_string).collect(),
             quorum: wanted.approval.quorum,
-            in_transaction: circumstances.in_transaction,
             asked_s: seconds(wanted.now),
             until_s: seconds(until),
             digest: digest.to_string(),
-            ..Shown::default()
+            ..self.shown(wanted.commands, circumstances)
         };
         let draft = Draft {
             id,
@@ -367,6 +384,7 @@ impl Exchange {
         let request = self.asking.people.approvals.enter(draft)?;
         let Wanted { commands, circumstances, policies, .. } = wanted;
         self.book.approval_requested(&Asked { request: &request, commands, circumstances, policies });
+        self.asking.people.approvals.happened("approval.requested", request.shown(wanted.now));
         Ok(request)
     }
 
