@@ -401,6 +401,9 @@ impl Gateway {
             .await;
         // Ending is the safe direction: it is done also where the record is late.
         self.revoked.write().add(target);
+        if let Target::Principal(id) = target {
+            self.revoke_consents(id);
+        }
         let ended = self.registry.revoke(target);
         recorded.map(|()| ended)
     }

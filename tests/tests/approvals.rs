@@ -605,3 +605,35 @@ fn an_approver_far_away_sees_it_live_and_answers() {
     assert_eq!(refused.count(), 3);
     assert!(told.iter().any(|event| event.name == "admin.action" && event.body["action"] == "approve"));
 }
+
+/// Whose access is revoked has consented to nothing that is still to come.
+#[test]
+fn a_grant_ends_with_the_access_of_whoever_gave_it() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@quorum(\"2\")"));
+    let mut client = world.client();
+    assert_eq!(connect_with(&world, "lee", "ask").simple(&insert(1)), ["E 42501", "Z I"]);
+    let ahead = waiting(&world);
+    approve(&world, &ahead);
+    assert!(answer(&world, "approve", &ahead, ("sam", &["dba"]), &[]).status.success());
+    let id = ahead["id"].as_str().unwrap();
+    assert_eq!(state(&world, id), "granted");
+    ask(&mut client, &query(&insert(2)));
+    let held = waiting(&world);
+    approve(&world, &held);
+    machine::run(world.gateway.command("revoke").args(["--principal", "idp:dana"]));
+    assert_eq!(state(&world, id), "changed");
+    assert_eq!(connect_with(&world, "lee", id).simple(&insert(1)), ["E 42501", "Z I"]);
+    // The command that waits asks anew, and dana's consent is gone.
+    assert_eq!(brief(&client.receive_until(b"N")), ["N 00000"]);
+    let again = waiting(&world);
+    assert_eq!(again["approved_by"], serde_json::json!([]));
+    let late = answer(&world, "approve", &again, DANA, &[]);
+    assert!(!late.status.success(), "{late:?}");
+    for name in ["sam", "zoe"] {
+        assert!(answer(&world, "approve", &again, (name, &["dba"]), &[]).status.success());
+    }
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    assert_eq!(rows(&world), "2");
+    drop(client);
+    assert_eq!(lapses(&told(&mut world)), ["changed", "changed"]);
+}

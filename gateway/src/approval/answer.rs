@@ -96,6 +96,20 @@ impl Gateway {
         }
     }
 
+    /// Ends what rests on the consent of somebody who was revoked; the sessions that wait for it are told by being woken.
+    pub(crate) fn revoke_consents(&self, id: &str) {
+        for request in self.approvals.all().iter().filter(|request| request.rests_on(id)) {
+            request.lapse(super::Lapse::Changed);
+            match request.scope {
+                Scope::Session(_) => request.wake(),
+                Scope::Once(_) => {
+                    self.approvals.over(request);
+                    self.recorder.record_lapsed(request.id, super::Lapse::Changed);
+                }
+            }
+        }
+    }
+
     /// Ends what has expired; what nobody's session waits for is recorded here.
     pub(crate) fn expire_approvals(&self, now: SystemTime) {
         for request in self.approvals.expire(now) {

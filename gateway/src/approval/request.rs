@@ -340,6 +340,15 @@ impl Request {
         }
     }
 
+    /// Whether this person's consent is part of a grant that was not used. Such a grant comes to nothing when they are revoked.
+    pub(crate) fn rests_on(&self, id: &str) -> bool {
+        match &*self.state.lock() {
+            State::Granted(granted) => granted.consents.iter().any(|consent| *consent.by == *id),
+            State::Pending(pending) => pending.consents.iter().any(|consent| *consent.by == *id),
+            _ => false,
+        }
+    }
+
     /// Wakes the session that waits.
     pub(crate) fn wake(&self) {
         if let Some(waiter) = &self.waiter {

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use gatebook_wire::action::Effect;
 use gatebook_wire::protocol::{
-    Circumstances, Command, EndReason, Ended, Ending, Intent, Refusal, RefusalKind, RequestId, Violation,
+    Circumstances, Command, EndReason, Ended, Ending, Intent, Phase, Refusal, RefusalKind, RequestId,
+    Violation,
 };
 
 use consent::{Asking, Consent};
@@ -68,6 +69,8 @@ pub(crate) struct Exchange {
 /// A command that was asked for and has not ended.
 struct Open {
     request: RequestId,
+    /// Whether it runs, and is not only made ready.
+    runs: bool,
     gate: Ticket,
     asked: Instant,
     rows: u64,
@@ -150,7 +153,17 @@ impl Exchange {
             may_change |= command.meaning.effect == Effect::MayChange;
             gate = self.book.command(&CommandEntry { request, command, decision: &decision, ruled });
             let rows_max = if self.terms.shadow { None } else { decision.rows_max() };
-            self.open.push_back(Open { request, gate, asked, rows: 0, rows_max, bytes: 0, fed_bytes: 0 });
+            let runs = command.phase == Phase::Execute;
+            self.open.push_back(Open {
+                request,
+                runs,
+                gate,
+                asked,
+                rows: 0,
+                rows_max,
+                bytes: 0,
+                fed_bytes: 0,
+            });
         }
         self.uncommitted = true;
         // The answer of a command waits for the records of all that were asked for with it.

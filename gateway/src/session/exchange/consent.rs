@@ -284,6 +284,11 @@ impl Exchange {
                     "talk to them, or to the others who may approve",
                 ))
             }
+            // Somebody whose consent it rested on was revoked: others are asked.
+            Standpoint::Lapsed(Lapse::Changed) => {
+                self.give_up(Lapse::Changed);
+                None
+            }
             Standpoint::Lapsed(_) | Standpoint::Used => {
                 self.give_up(Lapse::Expired);
                 let hint = format!("ask {by} for it, and run it again");
@@ -330,7 +335,7 @@ impl Exchange {
         match self.request(id, Scope::Session(self.book.number()), wait, wanted) {
             Err(Full) => too_many(wanted.commands),
             Ok(request) => {
-                self.book.signal().hold(!self.open.is_empty());
+                self.book.signal().hold(self.open.iter().any(|open| open.runs));
                 if wanted.circumstances.in_transaction
                     && let Some(locks) = &self.asking.people.locks
                 {
