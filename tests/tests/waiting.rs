@@ -32,8 +32,8 @@ fn client(world: &World, name: &str, mode: &str) -> Child {
         }
         _ => {
             let mut command = machine::mortal(&machine::program("java"));
-            command.args(["-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/postgresql.jar"]);
-            command.arg(programs.join("Wait.java")).arg(mode);
+            let classes = format!("{}:/usr/share/java/postgresql.jar", machine::cache().join("java").display());
+            command.args(["-XX:TieredStopAtLevel=1", "-cp", &classes, "Wait", mode]);
             command
         }
     };
