@@ -419,6 +419,8 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("columns = ", "zzz = 1, columns = "),
         ("vkey = ", "zzz = 1\nvkey = "),
         ("format = \"slack\"", "zzz = 1\nformat = \"slack\""),
+        ("audience = \"gatebook-admin\"", "zzz = 1\naudience = \"gatebook-admin\""),
+        ("key = \"server.key\" }\n\n[[webhook]]", "key = \"server.key\", zzz = 1 }\n\n[[webhook]]"),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();
