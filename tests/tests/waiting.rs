@@ -32,7 +32,8 @@ fn client(world: &World, name: &str, mode: &str) -> Child {
         }
         _ => {
             let mut command = machine::mortal(&machine::program("java"));
-            let classes = format!("{}:/usr/share/java/postgresql.jar", machine::cache().join("java").display());
+            let classes =
+                format!("{}:/usr/share/java/postgresql.jar", machine::cache().join("java").display());
             command.args(["-XX:TieredStopAtLevel=1", "-cp", &classes, "Wait", mode]);
             command
         }
