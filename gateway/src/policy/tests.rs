@@ -559,6 +559,7 @@ fn the_schema_has_each_verb_in_its_group_and_no_other_action() {
         .iter()
         .flat_map(|verb| [Some(verb.name()), verb.group()])
         .flatten()
+        .chain(AdminAction::ALL.iter().map(|action| action.name()))
         .map(|name| format!("Action::{name:?}"))
         .collect();
     let found: HashSet<String> = VOCABULARY.validator.schema().actions().map(EntityUid::to_string).collect();
