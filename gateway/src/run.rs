@@ -298,6 +298,7 @@ impl Running {
         }
         gateway.policy.install(set);
         let ended = gateway.recheck();
+        gateway.approvals.wake();
         tracing::info!(sessions_ended = ended.sessions, "policies read anew");
     }
 

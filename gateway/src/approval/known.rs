@@ -131,6 +131,11 @@ impl Approvals {
         ahead
     }
 
+    /// Has every session that waits look again at what it waits for.
+    pub(crate) fn wake(&self) {
+        self.known.lock().requests.values().for_each(|request| request.wake());
+    }
+
     /// Something happened: whoever wants to be told is told, as far as they keep up.
     pub(crate) fn happened(&self, event: &'static str, approval: Shown) {
         let happened = Arc::new(Happened { event, approval });

@@ -59,6 +59,8 @@ pub(super) struct Asking {
 /// A command that waits.
 struct Waiting {
     request: Arc<Request>,
+    /// The hash of the policies under which it was last looked at.
+    policies: [u8; 32],
     /// When the client is told next.
     tell: Pin<Box<Sleep>>,
 }
@@ -96,6 +98,8 @@ struct Wanted<'a> {
     first: RequestId,
     approval: Approval,
     policies: Vec<String>,
+    /// The hash of the policies in force.
+    set: [u8; 32],
     circumstances: &'a Circumstances,
     now: SystemTime,
 }
@@ -163,7 +167,8 @@ impl Exchange {
                 policies.sort();
                 policies.dedup();
                 let (circumstances, now) = (&circumstances, SystemTime::now());
-                self.wait_for_people(&Wanted { commands, first, approval, policies, circumstances, now })
+                let set = *policy.hash();
+                self.wait_for_people(&Wanted { commands, first, approval, policies, set, circumstances, now })
             }
             _ => {
                 self.give_up(Lapse::Changed);
@@ -250,7 +255,17 @@ impl Exchange {
             return None;
         }
         match request.look(wanted.now) {
-            Standpoint::Pending => Some(Consent::Wait),
+            // Other policies are in force, and they want others to be asked.
+            Standpoint::Pending if request.wanted != wanted.approval => {
+                self.give_up(Lapse::Changed);
+                None
+            }
+            Standpoint::Pending => {
+                if let Some(waiting) = &mut self.asking.waiting {
+                    waiting.policies = wanted.set;
+                }
+                Some(Consent::Wait)
+            }
             Standpoint::Granted(granted) if granted.suffices(&wanted.approval) => {
                 match request.take(wanted.now) {
                     Some(granted) => {
@@ -342,7 +357,7 @@ impl Exchange {
                     locks(request.clone());
                 }
                 let tell = Box::pin(sleep_until(Instant::now()));
-                self.asking.waiting = Some(Waiting { request, tell });
+                self.asking.waiting = Some(Waiting { request, policies: wanted.set, tell });
                 Consent::Wait
             }
         }
@@ -491,10 +506,11 @@ impl Exchange {
         self.asking.waiting.is_some()
     }
 
-    /// Whether what waits is to be handed in again: it is answered, withdrawn, or its time is over.
+    /// Whether what waits is to be handed in again: it is answered, withdrawn, its time is over, or other policies are in force.
     pub(in crate::session) fn is_answered(&self) -> bool {
         self.asking.waiting.as_ref().is_some_and(|waiting| {
-            self.book.signal().is_withdrawn()
+            *self.policy.load().hash() != waiting.policies
+                || self.book.signal().is_withdrawn()
                 || waiting.request.look(SystemTime::now()) != Standpoint::Pending
         })
     }
