@@ -11,6 +11,7 @@ machine cannot write; a checkpoint that was kept elsewhere (--checkpoint), or a 
 import argparse
 import base64
 import binascii
+import bisect
 import collections
 import datetime
 import fcntl
@@ -19,6 +20,7 @@ import json
 import os
 import re
 import sys
+import time
 
 try:
     from blake3 import blake3
@@ -35,6 +37,9 @@ ENTRY_HEAD, ENTRY_MAX = 104, 65_535
 FRAME_HEAD, FRAME_TAIL = 76, 100
 ZERO = bytes(32)
 OPENED, HEAD, KEYS, SEAL, REDACTION, SESSION_OPENED, SESSION_CLOSED = 1, 2, 4, 5, 7, 16, 17
+LOOKS, PAUSE = 20, 0.05  # at the end of a ledger that is being written
+ARCHIVED_MAX = 1_000_000
+UNTOLD = "an epoch whose seal is missing with the frames of its segment"
 
 
 class Bad(Exception):
@@ -256,11 +261,15 @@ class Note:
         return any((name, id) == (vkey.name, vkey.id) and verifies(vkey.key, self.text, signature)
                    for name, id, signature in self.lines)
 
-    def epoch(self):
-        """The epoch that it says it was signed in."""
+    def epochs(self):
+        """The epochs whose keys it says signed it; anybody may have added lines."""
         prefix = self.origin + "/epoch/"
         named = (name[len(prefix):] for name, _, _ in self.lines if name.startswith(prefix))
-        return next((int(text) for text in named if NUMBER.fullmatch(text) and int(text) < 1 << 32), None)
+        return [int(text) for text in named if NUMBER.fullmatch(text) and int(text) < 1 << 32]
+
+    def is_signed_by_epoch(self, number, key):
+        name = f"{self.origin}/epoch/{number}"
+        return self.is_signed_by(Vkey(name if ORIGIN.fullmatch(name) else self.origin, key))
 
     def cosigned_at(self, witness):
         """When a witness cosigned it; none where it did not. A false line under its name is tampering."""
@@ -396,6 +405,22 @@ def log_keys(authority, origin, time):
     return [Vkey(origin, key) for key in keys]
 
 
+def redacted_spans(redactions):
+    """From (entry, first, last): the spans of entries whose payloads may be gone, sorted and apart."""
+    spans = []
+    for first, last in sorted((first, last) for at, first, last in redactions if first <= last < at):
+        if spans and first <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], last))
+        else:
+            spans.append((first, last))
+    return spans
+
+
+def is_within(spans, seq):
+    behind = bisect.bisect_right(spans, (seq, 1 << 64))
+    return behind > 0 and seq <= spans[behind - 1][1]
+
+
 # Files.
 
 def read_file(path, most):
@@ -506,13 +531,13 @@ class Evidence:
         self.latest = opened.time
         self.follow_epochs(value["epochs"], opened.time)
         self.follow_orders(value["orders"])
-        self.redactions = []
+        redactions = []
         for item in value["redactions"]:
             entry, body = self.included(item)
-            need(entry.kind == REDACTION, "a redaction is not one")
-            self.redactions.append((entry.seq, count(body.get("first")), count(body.get("last"))))
-        need(self.note.epoch() is not None and self.note.epoch() + 1 == len(self.epochs),
-             "the epochs do not lead to the checkpoint's")
+            need(entry.kind == REDACTION and entry.session == 0, "a redaction is not one")
+            redactions.append((entry.seq, count(body.get("first")), count(body.get("last"))))
+        self.redacted = redacted_spans(redactions)
+        need(self.epochs and self.epochs[-1].first_seq < cover.size, "the epochs do not lead to the checkpoint's")
         self.check_note(self.note)
         if self.path is not None:
             old = Note(read_file(ledger.at("previous.checkpoint"), NOTE_MAX))
@@ -554,21 +579,22 @@ class Evidence:
             self.latest = max(self.latest, entry.time)
 
     def check_note(self, note):
+        """Which epoch must have signed it the entries tell; beyond the checkpoint it may be a later one."""
+        if note.size <= self.cover.size:
+            known = [epoch for epoch in self.epochs if epoch.first_seq < note.size][-1:]
+        else:
+            known = [self.epochs[at] if at < len(self.epochs) else None for at in note.epochs()]
+        need(any(epoch is None or note.is_signed_by_epoch(epoch.number, epoch.key) for epoch in known),
+             "not a good checkpoint: the key of its epoch did not sign it")
         authority = [authority for since, authority in self.authorities if since <= note.size][-1]
-        origin, epoch = self.ledger.origin, note.epoch()
-        missing = "not a good checkpoint: a signature that it needs is missing or false"
-        need(note.is_signed_by(Vkey(origin, authority.log[1])) and epoch is not None, missing)
-        need(epoch < len(self.epochs) or note.size > self.cover.size,
-             "not a good checkpoint: it is signed by an epoch that is not there")
-        if epoch < len(self.epochs):
-            name = f"{origin}/epoch/{epoch}"
-            need(note.is_signed_by(Vkey(name if ORIGIN.fullmatch(name) else origin, self.epochs[epoch].key)), missing)
+        need(note.is_signed_by(Vkey(self.ledger.origin, authority.log[1])),
+             "not a good checkpoint: a signature that it needs is missing or false")
 
     def extends(self, old):
         return is_consistent((old.size, old.root), (self.note.size, self.note.root), self.path)
 
     def is_redacted(self, seq):
-        return any(first <= seq <= last < at for at, first, last in self.redactions)
+        return is_within(self.redacted, seq)
 
     def judge(self):
         try:
@@ -627,9 +653,9 @@ class Evidence:
         ledger.tiles(Claim("checkpoint", cover.size, cover.root), (cover.first, cover.last))
         if self.findings.problems:
             return
-        folder = ledger.at("segments")
-        names = [name for name in os.listdir(folder) if re.fullmatch(r"[0-9]{8,}\.seg", name)] if os.path.isdir(folder) else []
-        ledger.within(self, sorted(int(name[:-4]) for name in names))
+        numbers = ledger.segments()
+        whole = next((at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1), len(numbers))
+        ledger.within(self, numbers[:whole])
         if self.findings.problems:
             return
         if ledger.begins is None or ledger.begins > cover.first or ledger.next_seq <= cover.last:
@@ -641,35 +667,36 @@ class Evidence:
     # Pins, anchors, witnesses.
 
     def conclude(self):
-        ledger, pinned = self.ledger, self.ledger.arguments.key
-        authority = self.authorities[-1][1]
-        ledger.key = Vkey(ledger.origin, authority.log[1])
-        if pinned is None:
-            self.findings.notes.insert(0, "no key is pinned: whoever wrote this ledger may be anybody")
-        else:
-            in_force = str(pinned) in map(str, log_keys(authority, ledger.origin, self.latest))
-            ledger.pinned = in_force and self.note.is_signed_by(pinned)
-            if not ledger.pinned:
-                if in_force or any(str(Vkey(ledger.origin, before.log[1])) == str(pinned) for _, before in self.authorities):
-                    self.findings.notes.insert(0, f"the key pinned was replaced; pin {ledger.key}")
-                else:
-                    self.findings.add("the key pinned is not this ledger's log key")
+        ledger = self.ledger
         agreeing = [Claim("checkpoint", self.note.size, self.note.root, self.note)]
         for source in ledger.arguments.checkpoint:
             try:
                 note = Note(read_file(source, NOTE_MAX))
                 need(note.origin == ledger.origin, "not a good checkpoint: it is of another ledger")
-                self.check_note(note)
-                size = self.anchor(note)
-                if size is None:
-                    self.findings.notes.append(f"{source} is of another size, and nothing here proves that one tree is the"
-                                               " beginning of the other")
-                else:
-                    ledger.anchored(source, size, self.latest // 10**9)
-                if note.text == self.note.text:
-                    agreeing.append(Claim(source, note.size, note.root, note))
+                size, wrong = None, None
+                try:
+                    size = self.anchor(note)
+                except Bad as why:
+                    wrong = why
+                try:
+                    self.check_note(note)
+                except Bad as why:
+                    need(size is not None, str(why))
+                    self.findings.notes.append(f"{source} is not usable: {why}")
+                    continue
+                need(wrong is None, str(wrong))
             except Bad as why:
                 self.findings.add(str(why), file=source)
+                continue
+            if size is None:
+                self.findings.notes.append(f"{source} is of another size, and nothing here proves that one tree is the"
+                                           " beginning of the other")
+            else:
+                ledger.anchored(source, size, self.latest // 10**9)
+                agreeing.append(Claim(source, note.size, note.root, note))
+        ledger.agreeing = [claim.note for claim in agreeing]
+        ledger.authorities, ledger.authority, ledger.ends = self.authorities, self.authorities[-1][1], self.latest
+        ledger.judge_pin()
         ledger.judge_witnesses(agreeing)
 
     def anchor(self, kept):
@@ -705,9 +732,52 @@ class Ledger:
         self.claims, self.reached, self.shown = [], {}, []
         self.entries = self.redacted = 0
         self.anchor, self.pinned, self.key = None, False, None
+        self.unsettled, self.unwitnessed, self.holes, self.archived = False, False, [], self.read_archived()
 
     def at(self, name):
         return os.path.join(self.path, name)
+
+    # Archived segments: docs/ledger-operations.md.
+
+    def read_archived(self):
+        """Which segments are elsewhere: (first, last, folder)."""
+        try:
+            text = read_file(self.at("archived"), 64 * 1024).decode()
+        except FileNotFoundError:
+            return []
+        except UnicodeDecodeError:
+            raise Bad("archived is not UTF-8") from None
+        wrong = "archived does not say which segments went where"
+        heading, *lines = text.split("\n")
+        need(heading == "# Sealed segments of this ledger that are elsewhere: first, last, folder." and lines, wrong)
+        spans = []
+        for line in lines[:-1] if not lines[-1] else lines:
+            match = re.fullmatch(r"([0-9]{1,19}) ([0-9]{1,19}) (/[^\x00-\x1f\x7f-\x9f]*)", line)
+            need(match and int(match[1]) <= int(match[2]), wrong)
+            spans.append((int(match[1]), int(match[2]), match[3]))
+        need(sum(last - first + 1 for first, last, _ in spans) <= ARCHIVED_MAX, wrong)
+        return spans
+
+    def segments(self):
+        """The numbers of all segments, here and elsewhere."""
+        folder = self.at("segments")
+        if not os.path.isdir(folder):
+            return []
+        names = (name for name in os.listdir(folder) if re.fullmatch(r"[0-9]{8,}\.seg", name))
+        numbers = {int(name[:-4]) for name in names if f"{int(name[:-4]):08}.seg" == name}
+        for first, last, _ in self.archived:
+            numbers.update(range(first, last + 1))
+        return sorted(numbers)
+
+    def open_segment(self, at):
+        path, flags = self.at(segment_name(at)), 0
+        place = next((place for first, last, place in self.archived if first <= at <= last), None)
+        if place is not None and not os.path.exists(path):
+            path, flags = os.path.join(place, f"{at:08}.seg"), os.O_NOFOLLOW
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags), "rb")
+        self.read = lambda offset, count: (file.seek(offset), file.read(count))[1]
+        self.length = os.fstat(file.fileno()).st_size
+        return file
 
     def has_writer(self):
         try:
@@ -732,7 +802,7 @@ class Ledger:
         try:
             note = Note(data)
             need(note.origin == self.origin, "not a good checkpoint: it is of another ledger")
-            self.claims.append(Claim(source, note.size, note.root, note, None, note.epoch(), brought))
+            self.claims.append(Claim(source, note.size, note.root, note, None, None, brought))
         except Bad as why:
             self.findings.add(str(why), file=source)
 
@@ -775,11 +845,7 @@ class Ledger:
     # Segments: section 5.
 
     def scan(self):
-        folder = self.at("segments")
-        names = sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else [])
-                       if re.fullmatch(r"[0-9]{8,}\.seg", name))
-        numbers = [int(name[:-4]) for name in names if f"{int(name[:-4]):08}.seg" == name]
-        numbers.sort()
+        numbers = self.segments()
         self.sizes = {claim.size for claim in self.claims}
         self.tree, self.chain, self.next_seq = Range(), self.manifest.genesis, 0
         self.epoch, self.latest, self.ends = None, 0, 0
@@ -787,13 +853,17 @@ class Ledger:
         self.open, self.next_session = {}, 1
         self.zeroed, self.redactions = [], []
         self.broken = False
-        for expected, at in enumerate(numbers if numbers else [None]):
+        self.hole = False  # whether segments are missing, and no footer behind them has told what they held
+        self.begins_hole = False
+        expected = 0
+        for at in numbers or [None]:
             if at != expected:
                 self.findings.add("segment is missing", True, segment_name(expected))
-                self.broken = True
-                break
-        for at in numbers:
-            self.segment(at, at == numbers[-1])
+                self.hole, self.begins_hole, self.open = True, True, {}
+                self.holes.append([self.next_seq, 1 << 64])
+            if at is not None:
+                self.segment(at, at == numbers[-1])
+                expected = at + 1
         self.entries = self.next_seq
 
     def broke(self, what, name, offset, missing=False):
@@ -802,10 +872,7 @@ class Ledger:
 
     def segment(self, at, last):
         name = segment_name(at)
-        with open(self.at(name), "rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            self.read = lambda offset, count: (file.seek(offset), file.read(count))[1]
-            self.length = length
+        with self.open_segment(at) as file:
             block = self.read(0, BLOCK)
             epoch = None
             try:
@@ -813,36 +880,50 @@ class Ledger:
             except Bad as why:
                 if not (last and self.live and not any(block)):
                     self.broke(str(why), name, 0)
-            offset, frames, sealed = BLOCK, 0, False
+            self.begins_hole = False
+            offset, frames, sealed, looks = BLOCK, 0, False, 0
+            self.gone = []
             while True:
                 head = self.read(offset, FRAME_HEAD)
-                if head[:8] == b"GBFOOT01":
-                    try:
+                try:
+                    if head[:8] == b"GBFOOT01":
                         self.footer(offset, at, epoch, frames)
                         sealed = True
-                    except Bad as why:
-                        self.broke(str(why), name, offset)
-                    break
-                if self.data_end(offset) == offset:
-                    if not last:
-                        self.broke("sealed segment ends without a footer", name, offset, True)
-                    break
-                try:
+                        break
+                    if self.data_end(offset) == offset:
+                        if not last:
+                            self.broke("sealed segment ends without a footer", name, offset, True)
+                        break
                     offset = self.frame(offset, head, at, epoch, last)
-                    frames += 1
+                    frames, looks = frames + 1, 0
                 except Bad as why:
-                    if last and self.is_torn(offset, head) and not self.goes_on(offset):
-                        rest = self.data_end(offset) - offset
-                        if self.live:
-                            self.findings.notes.append(f"{rest} bytes at the end are being written")
-                        else:
-                            self.broke(f"{rest} bytes at the end are an unfinished write; opening the ledger cuts them off",
-                                       name, offset, True)
+                    if self.live and last and looks < LOOKS:
+                        # The writer may be in the middle of this frame: no write takes as long as all these looks.
+                        looks += 1
+                        time.sleep(PAUSE)
+                        self.length = os.fstat(file.fileno()).st_size
+                        continue
+                    if last and head[:8] != b"GBFOOT01" and self.is_torn(offset, head) and not self.goes_on(offset):
+                        self.unfinished(name, offset)
                     else:
                         self.broke(str(why), name, offset)
                     break
+        if sealed:
+            self.zeroed += [seq for seq, _ in self.gone]
+        else:
+            for seq, where in self.gone:
+                self.findings.add("payload is not the one that its entry commits to", False, name, where, seq)
         if self.sealed and not sealed and not last:
             self.broke("epoch.seal is not the last of its segment", name, offset)
+
+    def unfinished(self, name, offset):
+        rest = self.data_end(offset) - offset
+        if self.live:
+            self.unsettled = True
+            self.findings.notes.append(f"{rest} bytes at the end are being written")
+        else:
+            self.broke(f"{rest} bytes at the end are an unfinished write; opening the ledger cuts them off", name, offset,
+                       True)
 
     def segment_header(self, block, at):
         need(len(block) == BLOCK and block[:8] == b"GBSEGM01", "segment has no header")
@@ -854,15 +935,38 @@ class Ledger:
                       block[140:204])
         if self.broken:
             return epoch
+        if self.begins_hole:
+            self.pass_hole(epoch, number(block[16:24]), block[24:56])
+            return epoch
         need(number(block[16:24]) == self.next_seq and block[24:56] == self.chain,
              "segment header contradicts what is before it")
-        expected = self.sealed or self.epoch or Epoch(0, 0, epoch.since, self.manifest.epoch_key, bytes(64))
+        if self.sealed is UNTOLD and epoch.number == self.epoch.number + 1 and certifies(self.epoch, epoch, self.origin):
+            self.sealed = epoch
+        expected = (self.epoch if self.sealed is UNTOLD else self.sealed or self.epoch) or Epoch(0, 0, epoch.since, self.manifest.epoch_key, bytes(64))
         need(epoch == expected, f"segment is of epoch {epoch.number}, and is not what epoch {expected.number} leads to")
         if self.sealed or not self.epoch:
             self.latest = epoch.since
         self.epoch, self.sealed = epoch, None
         self.epochs[epoch.number] = epoch.key
         return epoch
+
+    def pass_hole(self, epoch, first, chain):
+        """Goes on behind segments that are missing, with what the next one's header says."""
+        need(first >= self.next_seq, "segment header contradicts what is before it")
+        self.next_seq, self.chain = first, chain
+        before = self.epoch if self.sealed is UNTOLD else self.sealed or self.epoch
+        if before and epoch.number <= before.number:
+            need(epoch == before, f"epoch {epoch.number} is not the one that was begun")
+        else:
+            known = before or Epoch(0, 0, 0, self.manifest.epoch_key, bytes(64))
+            need(epoch.number != known.number or epoch.key == known.key, "epoch 0 has another key")
+            need(epoch.number != known.number + 1 or certifies(known, epoch, self.origin),
+                 "segment header names a key that the epoch before did not certify")
+            self.latest = epoch.since
+        if self.sealed:
+            self.latest = epoch.since
+        self.epoch, self.sealed = epoch, None
+        self.epochs[epoch.number] = epoch.key
 
     def data_end(self, offset):
         end, at = offset, offset
@@ -879,9 +983,9 @@ class Ledger:
         """Whether this looks like a write that a crash cut off: its end is missing."""
         end = self.data_end(offset)
         if len(head) < FRAME_HEAD or head[:8] != b"GBFRAME1" or crc32c(head[:72]) != head[72:76]:
-            return self.live or end <= offset + FRAME_HEAD
+            return end <= offset + FRAME_HEAD
         content = FRAME_HEAD + number(head[8:12]) + 4 * number(head[16:20]) + FRAME_TAIL + number(head[12:16])
-        return self.live or end + 16 <= offset + content
+        return end + 16 <= offset + content
 
     def goes_on(self, offset):
         """Whether a whole frame or a footer stands behind."""
@@ -951,21 +1055,22 @@ class Ledger:
             try:
                 entry = decode_entry(raw)
                 if derived("payload", salt + payload) != entry.commit:
-                    if not any(salt) and not any(payload):
-                        self.zeroed.append(self.next_seq)
-                    elif torn and self.live:
+                    if torn and self.live:
+                        self.unsettled = True
                         self.findings.notes.append("payloads at the end are being written")
+                    elif not torn and not any(salt) and not any(payload):
+                        self.gone.append((self.next_seq, offset))
                     else:
                         tell("payload is not the one that its entry commits to", missing=torn)
-                self.show(entry, self.entry(entry, data, epoch, tell),
-                          None if self.zeroed[-1:] == [self.next_seq] else payload)
+                    payload = None
+                self.show(entry, self.entry(entry, data, epoch, tell), payload)
             except Bad as why:
                 tell(str(why))
             self.next_seq += 1
             self.tree.push(leaf_hash(raw))
             if self.next_seq in self.sizes:
                 kind, time, of = number(raw[2:4]), number(raw[16:24]), number(raw[4:8])
-                root = None if self.broken else self.tree.root()
+                root = None if self.broken or self.hole else self.tree.root()
                 self.reached[self.next_seq] = Reached(root, kind, time, of, None)
         self.chain = derived("link", chain_out + signature)
         if self.next_seq in self.reached:
@@ -995,12 +1100,14 @@ class Ledger:
         self.ends = entry.time
         if entry.kind == KEYS:
             need(entry.session == 0, "keys.changed is of a session")
-            if not self.broken:
+            if not self.broken and not self.hole:
                 self.authority = after_order(self.authority, body, entry.time, self.manifest)
                 self.authorities.append((entry.seq + 1, self.authority))
         if entry.kind == REDACTION:
             first, end = body.get("first"), body.get("last")
-            need(type(first) is int and type(end) is int, "redaction is not as the format wants it")
+            need(entry.session == 0, "redaction is of a session")
+            need(type(first) is int and type(end) is int and 0 <= first and 0 <= end,
+                 "redaction is not as the format wants it")
             self.redactions.append((entry.seq, first, end))
         self.session(entry)
         return body
@@ -1019,10 +1126,10 @@ class Ledger:
         if entry.kind == SESSION_OPENED:
             need(entry.session_seq == 0 and entry.prev == ZERO, "session is opened, but not by its first entry")
             expected, self.next_session = self.next_session, entry.session + 1
-            need(self.broken or entry.session == expected,
+            need(self.broken or self.hole or entry.session == expected,
                  "session is opened out of its order: sessions before it are missing")
         else:
-            need(self.broken or known == (entry.session_seq, entry.prev),
+            need(self.broken or self.hole and known is None or known == (entry.session_seq, entry.prev),
                  "entry does not follow its session's entry before")
 
     def footer(self, offset, at, epoch, frames):
@@ -1038,16 +1145,25 @@ class Ledger:
         message = signed_message(b"seal", self.origin, number(data[12:16]), data[:signed])
         need(epoch is not None and verifies(epoch.key, message, data[signed:signed + 64]),
              "segment footer is not signed by its epoch")
-        numbers = [at, self.next_seq, frames, None, self.next_session, self.latest]
+        wrong = "segment footer contradicts its segment"
         body = data[16:signed]
+        need(len(body) > 113, wrong)
         told = [number(body[8 * index:8 * index + 8]) for index in range(6)]
         if frames == 0 and told[2] > 0 and not self.broken:
-            self.broke("the frames of this segment are missing: it was cut down to its footer", segment_name(at),
-                       offset, True)
+            self.findings.add("the frames of this segment are missing: it was cut down to its footer", True,
+                              segment_name(at), offset, self.next_seq)
+            self.next_seq, self.chain = told[1], body[49:81]
+            self.learn(body, told)
+            self.sealed = UNTOLD if body[48] else None
             return
         if self.broken:
             return
-        numbers[3] = told[3]  # how much was durable when it was signed: only the writer knew
+        if self.hole:
+            need(told[:3] == [at, self.next_seq, frames] and body[48] == (1 if self.sealed else 0)
+                 and body[49:81] == self.chain and number(data[12:16]) == epoch.number, wrong)
+            self.learn(body, told)
+            return
+        numbers = [at, self.next_seq, frames, told[3], self.next_session, self.latest]  # told[3]: only the writer knew
         rest = bytes([1 if self.sealed else 0]) + self.chain + self.tree.root()
         authority = self.authority
         rest += authority.orders.to_bytes(4, "big")
@@ -1058,33 +1174,62 @@ class Ledger:
             was, key, until = authority.retiring
             rest += was.to_bytes(4, "big") + key + until.to_bytes(8, "big")
         begin = 48 + len(rest)
-        levels, at_byte = self.levels(body, begin)
+        levels, _ = self.levels(body, begin)
         rest += levels + len(self.open).to_bytes(4, "big")
         for session in sorted(self.open):
             count, leaf = self.open[session]
             rest += session.to_bytes(8, "big") + count.to_bytes(8, "big") + leaf
-        need(told == numbers and body[48:] == rest and number(data[12:16]) == epoch.number,
-             "segment footer contradicts its segment")
+        need(told == numbers and body[48:] == rest and number(data[12:16]) == epoch.number, wrong)
+
+    def learn(self, body, told):
+        """Takes what a footer, which its epoch signed, says of all before it."""
+        wrong = "segment footer contradicts itself"
+        root, at = body[81:113], 113
+        orders, root_number, root_key = number(body[at:at + 4]), number(body[at + 4:at + 8]), body[at + 8:at + 40]
+        log_number, log_key, retires = number(body[at + 40:at + 44]), body[at + 44:at + 76], body[at + 76:at + 77]
+        at += 77
+        retiring = None
+        if retires == b"\1":
+            retiring = (number(body[at:at + 4]), body[at + 4:at + 36], number(body[at + 36:at + 44]))
+            at += 44
+        nodes, end = self.nodes(body, at, told[1], root)
+        self.tree = Range()
+        self.tree.size, self.tree.nodes = told[1], nodes
+        self.authority = Authority(orders, (root_number, root_key), (log_number, log_key), retiring)
+        self.authorities.append((told[1], self.authority))
+        sessions = number(body[end:end + 4])
+        need(len(body) == end + 4 + 48 * sessions, wrong)
+        self.open = {}
+        for at in range(end + 4, len(body), 48):
+            self.open[number(body[at:at + 8])] = (number(body[at + 8:at + 16]), body[at + 16:at + 48])
+        self.next_session, self.latest, self.hole = told[4], told[5], False
+        if self.holes and self.holes[-1][1] == 1 << 64:
+            self.holes[-1][1] = told[1]
 
     def levels(self, body, begin):
         """The footer's partial tiles, as they stand there, where they are those of the tree."""
+        nodes, end = self.nodes(body, begin, self.next_seq, self.tree.root())
+        return body[begin:end], nodes
+
+    def nodes(self, body, begin, size, root):
+        """The perfect subtrees that the footer's partial tiles come to, and where they end."""
         wrong = "segment footer contradicts its segment"
         need(begin < len(body), wrong)
-        at, root, size, levels = begin + 1, None, self.next_seq, body[begin]
-        for _ in range(levels):
+        at, nodes = begin + 1, []
+        for level in range(body[begin]):
             need(at < len(body), wrong)
             width = body[at]
             hashes = [body[at + 1 + 32 * index:at + 33 + 32 * index] for index in range(width)]
             at += 1 + 32 * width
-            need(at <= len(body) and width == size % 256, wrong)
+            need(at <= len(body) and width == (size >> 8 * level) % 256, wrong)
             part = Range()
             for value in hashes:
                 part.push(value)
-            for _, left in reversed(part.nodes):
-                root = left if root is None else node(left, root)
-            size //= 256
-        need(size == 0 and (root or EMPTY_ROOT) == self.tree.root(), wrong)
-        return body[begin:at], at
+            nodes = [(8 * level + height, value) for height, value in part.nodes] + nodes
+        tree = Range()
+        tree.nodes = nodes
+        need(size >> 8 * body[begin] == 0 and tree.root() == root, wrong)
+        return nodes, at
 
     # A range of entries: docs/export.md.
 
@@ -1097,9 +1242,7 @@ class Ledger:
         size, leaves = evidence.cover.size, (None, b"")
         for at in numbers:
             name = segment_name(at)
-            with open(self.at(name), "rb") as file:
-                self.length = os.fstat(file.fileno()).st_size
-                self.read = lambda offset, count: (file.seek(offset), file.read(count))[1]
+            with self.open_segment(at):
                 offset, frames = BLOCK, 0
                 try:
                     epoch = self.segment_header(self.read(0, BLOCK), at)
@@ -1241,11 +1384,13 @@ class Ledger:
         return [authority for since, authority in self.authorities if since <= size][-1]
 
     def judge_redactions(self):
+        spans = redacted_spans(self.redactions)
         for seq in self.zeroed:
-            if any(first <= seq <= last < at for at, first, last in self.redactions):
+            if is_within(spans, seq):
                 self.redacted += 1
             else:
-                self.findings.add("payload is gone, and no redaction says so", entry=seq)
+                # What says so may be in a segment that is missing.
+                self.findings.add("payload is gone, and no redaction says so", bool(self.holes), entry=seq)
 
     def judge_pin(self):
         self.key = Vkey(self.origin, self.authority.log[1])
@@ -1255,7 +1400,8 @@ class Ledger:
             return
         in_force = str(pinned) in map(str, log_keys(self.authority, self.origin, self.ends))
         was_ours = any(str(Vkey(self.origin, before.log[1])) == str(pinned) for _, before in self.authorities)
-        if not in_force and not was_ours:
+        unknown = bool(self.holes) and self.holes[-1][1] == 1 << 64
+        if not in_force and not was_ours and not unknown:
             self.findings.add("the key pinned is not this ledger's log key")
         elif not any(note.is_signed_by(pinned) for note in self.agreeing):
             # Whoever makes up a ledger can name any key in it.
@@ -1269,29 +1415,34 @@ class Ledger:
     def check_note(self, claim):
         if claim.note is None:
             return
-        missing = "not a good checkpoint: a signature that it needs is missing or false"
-        need(claim.note.is_signed_by(Vkey(self.origin, self.authority_at(claim.size).log[1])), missing)
-        need(claim.epoch is not None, "not a good checkpoint: no epoch's key signed it")
-        key = self.epochs.get(claim.epoch)
-        need(key is not None or claim.size > self.next_seq,
-             "not a good checkpoint: it is signed by an epoch that is not there")
-        if key is not None:
-            name = f"{self.origin}/epoch/{claim.epoch}"
-            need(claim.note.is_signed_by(Vkey(name if ORIGIN.fullmatch(name) else self.origin, key)), missing)
+        reached = self.reached.get(claim.size)
+        epochs = claim.note.epochs() if reached is None else [reached.epoch]
+        signed = (claim.note.is_signed_by_epoch(epoch, self.epochs[epoch]) if epoch in self.epochs
+                  else claim.size > self.next_seq for epoch in epochs)
+        need(any(signed), "not a good checkpoint: the key of its epoch did not sign it")
+        need(claim.note.is_signed_by(Vkey(self.origin, self.authority_at(claim.size).log[1])),
+             "not a good checkpoint: a signature that it needs is missing or false")
 
     def judge_claims(self):
         good = []
         for claim in self.claims:
+            if any(behind < claim.size <= end for behind, end in self.holes):
+                self.findings.notes.append(f"{claim.source} cannot be compared behind what is missing")
+                continue
+            reached = self.reached.get(claim.size)
             try:
                 self.check_note(claim)
             except Bad as why:
-                self.findings.add(str(why), file=claim.source)
+                if claim.brought and reached and reached.root == claim.root:
+                    # Whoever carried it may have lost or garbled a line; what it says is so, and it proves nothing.
+                    self.findings.notes.append(f"{claim.source} is not usable: {why}")
+                else:
+                    self.findings.add(str(why), file=claim.source)
                 continue
             if claim.size > self.next_seq:
                 self.findings.add(f"{claim.size} entries were signed, and {self.next_seq} are here: the end was cut off,"
                                   " or an older copy put back", True, claim.source, entry=self.next_seq)
                 continue
-            reached = self.reached.get(claim.size)
             if reached is None or reached.root is None:
                 if reached is not None:
                     self.findings.notes.append(f"{claim.source} cannot be compared behind what is broken")
@@ -1312,17 +1463,16 @@ class Ledger:
 
     def judge_witnesses(self, good):
         """Every witness that is pinned must have cosigned something that is here."""
-        self.unwitnessed = False
         for witness in self.arguments.witness:
             newest = None
             for claim in good:
                 try:
-                    time = claim.note and claim.note.cosigned_at(witness)
+                    when = claim.note and claim.note.cosigned_at(witness)
                 except Bad as why:
                     self.findings.add(str(why), file=claim.source)
                     continue
-                if time is not None and (newest is None or (claim.size, time) > newest):
-                    newest = (claim.size, time)
+                if when is not None and (newest is None or (claim.size, when) > newest):
+                    newest = (claim.size, when)
             if newest is None:
                 self.unwitnessed = True
                 self.findings.notes.append(f"the witness {witness.name} has cosigned nothing that is here")
@@ -1365,7 +1515,8 @@ class Ledger:
             return 1
         if problems:
             return 2
-        return 0 if self.pinned and self.anchor and not self.unwitnessed else 4
+        settled = not self.unwitnessed and not self.unsettled
+        return 0 if self.pinned and self.anchor and settled else 4
 
 
 VERDICTS = {0: "verified and anchored", 1: "TAMPERED", 2: "INCOMPLETE",

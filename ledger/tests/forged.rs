@@ -9,6 +9,7 @@ use gatebook_ledger::signature::{KeyError, PublicKey, Role, Signature};
 use gatebook_ledger::verify::{Options, Verdict};
 use gatebook_ledger::{Keys, Memory, MemoryKeys, Origin, Writer};
 
+use common::attacks;
 use common::{CountedSalts, EVENT, judge, keys, limits, order_log_key, stage};
 
 #[allow(dead_code, reason = "each test program uses its part")]
@@ -131,4 +132,18 @@ fn an_order_names_no_log_key_that_did_not_sign_it_for_this_ledger() {
     let spliced = Order::parse(format!("{head}{possession}\"root_key\"{tail}").as_bytes()).unwrap();
     let why = before.after(&spliced, 5, &manifest).unwrap_err();
     assert!(why.0.contains("log key that it brings"), "{}", why.0);
+}
+
+/// Such an order passed once, and the forger's own key was then told as the one to pin next.
+#[test]
+fn a_whole_ledger_with_an_order_that_its_log_key_did_not_sign_is_tampered_with() {
+    for borrowed in [false, true] {
+        let (storage, named, note) = attacks::made_up(borrowed);
+        let checkpoints = vec![("brought".to_owned(), note)];
+        let options = Options { key: Some(Vkey::log(&origin(), named)), checkpoints, ..Options::default() };
+        let report = judge(&storage, &options);
+        assert_eq!(report.verdict, Verdict::Tampered, "{:?}", report.problems);
+        assert!(report.problems[0].what.contains("the log key that it brings"), "{:?}", report.problems);
+        assert!(report.notes.iter().all(|note| !note.contains("was replaced")), "{:?}", report.notes);
+    }
 }

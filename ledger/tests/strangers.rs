@@ -1,138 +1,26 @@
 //! Verifiers that share no code with ours judge the same bundles: verify.py, Go's x/mod/sumdb, and the crates
 //! `tlog_tiles` and `signed_note`. What ours accepts they accept, and what was changed they refuse, each as far as it looks.
-//!
-//! They need what `tests/setup` installs: Python with blake3 and cryptography, Go with golang.org/x/mod.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use gatebook_ledger::export::{Wanted, bundle};
-use gatebook_ledger::verify::{Options, verify};
+use gatebook_ledger::orders::Cause;
+use gatebook_ledger::verify::Options;
 use gatebook_ledger::witness::{CosignerKey, Request, Witness, kept};
-use gatebook_ledger::{Directory, Kind, Memory, Origin, Writer, reader, standing};
-use signed_note::{Note, StandardVerifier, VerifierList};
-use tlog_tiles::{Checkpoint, Hash, HashReader as _, Tile, TileHashReader, TileReader};
+use gatebook_ledger::{
+    Directory, Kind, Memory, Origin, Storage as _, Writer, archive, reader, segment, standing,
+};
 use zeroize::Zeroizing;
 
-use common::{EVENT, create, open, publish, stage};
+use common::{EVENT, create, create_with, keys, open, open_with, order_log_key, publish, stage};
 
 #[allow(dead_code, reason = "each test program uses its part")]
 mod common;
+#[path = "common/others.rs"]
+mod others;
 
-fn cache() -> PathBuf {
-    if let Some(cache) = std::env::var_os("GATEBOOK_CACHE") {
-        return cache.into();
-    }
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("a home")).join(".cache");
-    base.unwrap_or_else(home).join("gatebook")
-}
-
-/// Runs verify.py; gives its exit status and what it says.
-fn python(dir: &Path, arguments: &[&str]) -> (i32, String) {
-    let python = cache().join("python/bin/python3");
-    assert!(python.exists(), "{} is missing; run tests/setup", python.display());
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("verify.py");
-    let out = Command::new(python).arg(program).arg(dir).args(arguments).output().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    (out.status.code().unwrap_or(-1), text)
-}
-
-/// The Go program, built once.
-fn go() -> &'static Path {
-    static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, program) = BUILT.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("tlog");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/strangers/tlog.go");
-        let built = Command::new("go")
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg(source)
-            .env("GO111MODULE", "off")
-            .env("GOPATH", "/usr/share/gocode")
-            .env("GOCACHE", cache().join("go"))
-            .output()
-            .expect("go is missing; run tests/setup");
-        assert!(built.status.success(), "run tests/setup: {}", String::from_utf8_lossy(&built.stderr));
-        (dir, program)
-    });
-    program
-}
-
-fn go_accepts(dir: &Path, vkey: &str, part: bool) -> (bool, String) {
-    let mut command = Command::new(go());
-    if part {
-        command.env("PART", "1");
-    }
-    let out = command.arg(dir).arg(vkey).output().unwrap();
-    (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
-/// Where C2SP tlog-tiles puts a tile: its path says no height.
-fn place(tile: &Tile) -> String {
-    tile.path().replacen("tile/8/", "tile/", 1).replacen("tile/data/", "tile/entries/", 1)
-}
-
-struct Tiles<'a>(&'a Path);
-
-impl TileReader for Tiles<'_> {
-    fn height(&self) -> u8 {
-        8
-    }
-
-    fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, tlog_tiles::Error> {
-        let missing = |_| tlog_tiles::Error::InvalidTile;
-        tiles.iter().map(|tile| std::fs::read(self.0.join(place(tile))).map_err(missing)).collect()
-    }
-
-    fn save_tiles(&self, _: &[Tile], _: &[Vec<u8>]) {}
-}
-
-/// The crates' judgement of a directory of tiles, and of the entries that are bundled in it.
-fn crates_accept(dir: &Path, vkey: &str) -> bool {
-    let Ok(bytes) = std::fs::read(dir.join("checkpoint")) else { return false };
-    let Ok(note) = Note::from_bytes(&bytes) else { return false };
-    let verifier = StandardVerifier::new(vkey).unwrap();
-    if note.verify(&VerifierList::new(vec![Box::new(verifier)])).is_err() {
-        return false;
-    }
-    let Ok(checkpoint) = Checkpoint::from_reader(&mut note.text(), false) else { return false };
-    let size = checkpoint.size();
-    let tiles = Tiles(dir);
-    let reader = TileHashReader::new(size, Hash(checkpoint.hash().0), &tiles);
-    for first in (0..size).step_by(256) {
-        let last = (first + 256).min(size);
-        let indexes: Vec<u64> = (first..last).map(|n| tlog_tiles::stored_hash_index(0, n)).collect();
-        let Ok(leaves) = reader.read_hashes(&indexes) else { return false };
-        let width = u32::try_from(last - first).unwrap();
-        let path = place(&Tile::new(8, 0, first / 256, width, true));
-        let Ok(entries) = std::fs::read(dir.join(path)) else { return false };
-        let mut rest = entries.as_slice();
-        for leaf in leaves {
-            let Some((prefix, tail)) = rest.split_first_chunk::<2>() else { return false };
-            let Some((entry, tail)) = tail.split_at_checked(usize::from(u16::from_be_bytes(*prefix))) else {
-                return false;
-            };
-            if tlog_tiles::record_hash(entry) != leaf {
-                return false;
-            }
-            rest = tail;
-        }
-        if !rest.is_empty() {
-            return false;
-        }
-    }
-    true
-}
-
-fn ours(dir: &Path, options: &Options) -> u8 {
-    match verify(&Directory::open(dir).unwrap(), options, &|_| {}) {
-        Ok(report) => report.verdict.exit_code(),
-        Err(_) => 3,
-    }
-}
+use others::{crates_accept, go_accepts, ours, python};
 
 /// A ledger in a directory, with a checkpoint that a witness cosigned.
 struct World {
@@ -230,11 +118,11 @@ fn all_accept_what_is_whole() {
         assert_eq!(ours(dir, &Options::default()), 4);
         assert_eq!(python(dir, &[]).0, 4);
         if *dir != live {
-            let (accepts, text) = go_accepts(dir, &world.vkey, !tiles);
+            let (accepts, text) = go_accepts(dir, &world.vkey, !tiles, None);
             assert!(accepts, "{}: {text}", dir.display());
         }
         // They want every bundle of entries; this range needs all that there are.
-        assert_eq!(crates_accept(dir, &world.vkey), tiles || *dir == range, "{}", dir.display());
+        assert_eq!(crates_accept(dir, &world.vkey, false, None), tiles || *dir == range, "{}", dir.display());
     }
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ledger");
     let manifest = reader::manifest(&Directory::open(&golden).unwrap()).unwrap();
@@ -243,7 +131,7 @@ fn all_accept_what_is_whole() {
     let checkpoint = golden.join("checkpoint");
     let (code, text) = python(&golden, &["--key", &vkey, "--checkpoint", checkpoint.to_str().unwrap()]);
     assert_eq!(code, 0, "{text}");
-    assert!(go_accepts(&golden, &vkey, false).0 && crates_accept(&golden, &vkey));
+    assert!(go_accepts(&golden, &vkey, false, None).0 && crates_accept(&golden, &vkey, false, None));
 }
 
 #[test]
@@ -283,8 +171,8 @@ fn none_accepts_what_was_changed_where_it_looks() {
                 // The strangers look at tree, proofs, and the log key's signature.
                 let tree = name.starts_with("tile/") && dir.ends_with("export");
                 if tree || name == "checkpoint" && at < 60 {
-                    assert!(!go_accepts(&changed, &world.vkey, false).0, "{place}");
-                    assert!(!crates_accept(&changed, &world.vkey), "{place}");
+                    assert!(!go_accepts(&changed, &world.vkey, false, None).0, "{place}");
+                    assert!(!crates_accept(&changed, &world.vkey, false, None), "{place}");
                 }
             }
         }
@@ -312,4 +200,187 @@ fn both_verifiers_tell_an_older_copy_by_a_checkpoint_kept_elsewhere() {
         ..Options::default()
     };
     assert_eq!(ours(&older, &options), 2);
+}
+
+/// Exit codes of both verifiers with these pins.
+fn both(dir: &Path, vkey: &str, checkpoint: Option<&Path>) -> (u8, i32, String) {
+    let mut arguments = vec!["--key", vkey];
+    let mut options = Options { key: Some(vkey.parse().unwrap()), ..Options::default() };
+    if let Some(path) = checkpoint {
+        arguments.extend(["--checkpoint", path.to_str().unwrap()]);
+        options.checkpoints = vec![("kept".to_owned(), std::fs::read(path).unwrap())];
+    }
+    let (code, text) = python(dir, &arguments);
+    (ours(dir, &options), code, text)
+}
+
+fn agree(dir: &Path, vkey: &str, checkpoint: Option<&Path>, expected: u8, what: &str) -> String {
+    let (ours, theirs, text) = both(dir, vkey, checkpoint);
+    assert_eq!((ours, theirs), (expected, i32::from(expected)), "{what}: {text}");
+    text
+}
+
+/// Three epochs of several segments, closed; gives its verifier key. Its checkpoint is kept beside it as `kept`.
+fn epochs(folder: &Path) -> String {
+    let (storage, keys) = (Memory::new(), keys());
+    let mut writer = create_with(&storage, &keys);
+    for now in [100, 200] {
+        fill(&storage, &mut writer, 12);
+        writer.rotate(now).unwrap();
+    }
+    writer.rotate(300).unwrap();
+    fill(&storage, &mut writer, 12);
+    let vkey = writer.manifest().vkey().to_string();
+    writer.close(400).unwrap();
+    put(&storage, &folder.join("ledger"));
+    std::fs::write(folder.join("kept"), storage.bytes("checkpoint").unwrap()).unwrap();
+    vkey
+}
+
+#[test]
+fn a_segment_that_is_missing_is_missing_and_no_more_to_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let vkey = epochs(folder.path());
+    let (ledger, kept) = (folder.path().join("ledger"), folder.path().join("kept"));
+    agree(&ledger, &vkey, Some(&kept), 0, "whole");
+    let numbers = reader::segments(&Directory::open(&ledger).unwrap()).unwrap();
+    assert!(numbers.len() > 8, "{numbers:?}");
+    // In the last one nothing stands yet.
+    for number in &numbers[..numbers.len() - 1] {
+        let holed = folder.path().join("holed");
+        drop(std::fs::remove_dir_all(&holed));
+        copy(&ledger, &holed);
+        std::fs::remove_file(holed.join(segment::name(*number))).unwrap();
+        agree(&holed, &vkey, Some(&kept), 2, &format!("without segment {number}"));
+        // What is behind the hole is read all the same.
+        let Some(behind) = numbers.get(usize::try_from(*number).unwrap() + 2) else { continue };
+        let path = holed.join(segment::name(*behind));
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.len() == segment::BLOCK {
+            // The next one, in which nothing stands yet.
+            continue;
+        }
+        bytes[4096 + 100] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        agree(&holed, &vkey, Some(&kept), 1, &format!("without segment {number}, and {behind} changed"));
+    }
+}
+
+#[test]
+fn both_read_segments_where_the_archive_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let vkey = epochs(folder.path());
+    let (ledger, kept) = (folder.path().join("ledger"), folder.path().join("kept"));
+    copy(&ledger, &folder.path().join("writable"));
+    let (ledger, archived) = (folder.path().join("writable"), folder.path().join("archive"));
+    let moved = archive::archive(&Directory::open(&ledger).unwrap(), &archived, 0).unwrap();
+    assert!(moved.segments > 3, "{moved:?}");
+    agree(&ledger, &vkey, Some(&kept), 0, "archived");
+    let map = std::fs::read_to_string(ledger.join("archived")).unwrap();
+    std::fs::write(ledger.join("archived"), map.replace("# Sealed", "# sealed")).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 3, "a map that is none");
+    std::fs::write(ledger.join("archived"), &map).unwrap();
+    let first = archived.join("00000000.seg");
+    let good = std::fs::read(&first).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 3, "the archive lost one");
+    let mut bytes = good;
+    bytes[4096 + 100] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 1, "one was changed in the archive");
+    std::fs::remove_file(ledger.join("archived")).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 2, "nothing says where they are");
+}
+
+#[test]
+fn both_judge_lines_of_a_note_for_what_they_are() {
+    let world = World::new();
+    let dirs = [
+        world.path("live"),
+        world.export("export", Wanted::Ledger),
+        world.export("session", Wanted::Session(1)),
+        world.export("range", Wanted::Range { first: 5, last: 9 }),
+    ];
+    let kept = world.path("kept");
+    for dir in &dirs {
+        let name = dir.display().to_string();
+        let note = std::fs::read_to_string(dir.join("checkpoint")).unwrap();
+        let (text, lines) = note.split_once("\n\n").unwrap();
+        let added = format!("{text}\n\n\u{2014} test.example/ledger/epoch/9 AAAAAAAA\n{lines}");
+        std::fs::write(dir.join("checkpoint"), &added).unwrap();
+        std::fs::write(&kept, &added).unwrap();
+        agree(dir, &world.vkey, Some(&kept), 0, &format!("{name}: somebody added a line"));
+        let without = |sought: &str| {
+            let lines: Vec<&str> = lines.lines().filter(|line| !line.contains(sought)).collect();
+            format!("{text}\n\n{}\n", lines.join("\n"))
+        };
+        for lost in ["/epoch/", "ledger "] {
+            std::fs::write(&kept, without(lost)).unwrap();
+            let text = agree(dir, &world.vkey, Some(&kept), 4, &format!("{name}: without {lost}"));
+            assert!(text.contains("not usable"), "{name}: {text}");
+        }
+        let root = text.lines().nth(2).unwrap();
+        let other = added.replacen(root, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 1);
+        std::fs::write(&kept, other).unwrap();
+        agree(dir, &world.vkey, Some(&kept), 1, &format!("{name}: another root"));
+        std::fs::write(dir.join("checkpoint"), without("/epoch/")).unwrap();
+        agree(dir, &world.vkey, None, 1, &format!("{name}: its own checkpoint lacks a line"));
+    }
+}
+
+#[test]
+fn both_take_the_end_of_a_live_ledger_for_what_it_is() {
+    let (folder, storage) = (tempfile::tempdir().unwrap(), Memory::new());
+    let (ledger, kept) = (folder.path().join("ledger"), folder.path().join("kept"));
+    let mut writer = create(&storage);
+    fill(&storage, &mut writer, 2);
+    let vkey = writer.manifest().vkey().to_string();
+    drop(writer);
+    put(&storage, &ledger);
+    std::fs::write(&kept, storage.bytes("checkpoint").unwrap()).unwrap();
+    let _writer = Directory::open(&ledger).unwrap().lock().unwrap();
+    agree(&ledger, &vkey, Some(&kept), 0, "live");
+    let last = reader::segments(&Directory::open(&ledger).unwrap()).unwrap().pop().unwrap();
+    let path = ledger.join(segment::name(last));
+    let good = std::fs::read(&path).unwrap();
+    let frame = (0..good.len()).step_by(4096).rfind(|at| good[*at..].starts_with(b"GBFRAME1")).unwrap();
+    let mut bad = good.clone();
+    bad[frame + 100] ^= 1;
+    std::fs::write(&path, bad).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 1, "a changed byte in the last frame");
+    let end = (good.iter().rposition(|byte| *byte != 0).unwrap() + 1).next_multiple_of(4096);
+    let mut half = good[..end].to_vec();
+    half.extend_from_slice(&good[frame..frame + 60]);
+    half.resize(end + 4096, 0);
+    std::fs::write(&path, half).unwrap();
+    agree(&ledger, &vkey, Some(&kept), 4, "a write that goes on");
+}
+
+#[test]
+fn a_part_names_no_other_key_to_pin_without_a_note_by_the_one_pinned() {
+    let (storage, mut keys) = (Memory::new(), *keys());
+    let mut writer = create_with(&storage, &keys);
+    fill(&storage, &mut writer, 5);
+    let old = writer.manifest().vkey().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let before = folder.path().join("before");
+    std::fs::write(&before, storage.bytes("checkpoint").unwrap()).unwrap();
+    drop(writer);
+    let new = order_log_key(&mut keys, 1, Cause::Rotated, 0);
+    let (mut writer, _) = open_with(&storage, &keys, 10).unwrap();
+    fill(&storage, &mut writer, 5);
+    let new = gatebook_ledger::checkpoint::Vkey::log(&writer.manifest().origin, new).to_string();
+    drop(writer);
+    put(&storage, &folder.path().join("live"));
+    let from = Directory::open(&folder.path().join("live")).unwrap();
+    for (name, wanted) in [("session", Wanted::Session(1)), ("range", Wanted::Range { first: 0, last: 5 })] {
+        let out = folder.path().join(name);
+        bundle(&from, &Directory::create(&out).unwrap(), wanted, Some(&std::fs::read(&before).unwrap()))
+            .unwrap();
+        agree(&out, &new, Some(&before), 0, name);
+        let text = agree(&out, &old, None, 4, name);
+        assert!(text.contains("whose ledger this is") && !text.contains(&format!("pin {new}")), "{text}");
+        let text = agree(&out, &old, Some(&before), 4, name);
+        assert!(text.contains(&format!("pin {new}")), "{text}");
+    }
 }

@@ -362,7 +362,7 @@ fn parse(text: &str) -> Matrix {
     let rows = text.strip_prefix(HEAD).and_then(|text| text.split_once(TABLE)).map(|(_, rows)| rows);
     let rows = rows.expect("docs/ledger-faults.md has another head: GATEBOOK_WRITE_FAULTS=1 writes it");
     let mut matrix = Matrix::new();
-    for row in rows.lines() {
+    for row in rows.lines().take_while(|row| row.starts_with('|')) {
         let cells: Vec<String> =
             row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
         let [kind, place, outcome @ ..] = cells.as_slice() else { panic!("{row}") };
@@ -379,7 +379,10 @@ fn every_fault_has_the_outcome_that_the_documentation_says() {
     let all = std::env::var_os("GATEBOOK_NIGHTLY").is_some();
     let found = sweep(&subject(), all);
     if write {
-        std::fs::write(&path, print(&found, all)).unwrap();
+        // What stands below the table is another test's.
+        let before = std::fs::read_to_string(&path).unwrap();
+        let below = before.find("\n## ").map_or("", |at| &before[at..]);
+        std::fs::write(&path, print(&found, all) + below).unwrap();
     }
     let said = parse(&std::fs::read_to_string(&path).unwrap());
     for (row, outcomes) in &found {

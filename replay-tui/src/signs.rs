@@ -125,5 +125,9 @@ pub fn verdict(state: &VerdictState, now_ns: UnixNs) -> Sign {
 
 fn anchor(done: &Verdict, now_ns: UnixNs) -> String {
     let age_s = done.anchored_at_ns.map(|at_ns| now_ns.saturating_sub(at_ns) / 1_000_000_000);
-    age_s.map_or_else(|| "anchored".to_owned(), |age_s| format!("anchored {} ago", figures::age(age_s)))
+    let age = age_s.map_or_else(String::new, |age_s| format!(" {} ago", figures::age(age_s)));
+    match done.entries.saturating_sub(done.anchored_entries.unwrap_or(0)) {
+        0 => format!("anchored{age}"),
+        newer => format!("anchored{age}, {} newer", figures::grouped(newer)),
+    }
 }

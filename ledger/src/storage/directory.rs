@@ -84,7 +84,11 @@ impl Storage for Directory {
         }
         match open_regular(&mut options, &path, OFlags::empty()) {
             Ok(file) => Ok(Box::new(OnDisk { file, path })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && mode == Mode::Read => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && mode == Mode::Read
+                    && name.starts_with("segments/") =>
+            {
                 let Some(path) = Map::read(&self.root)?.path_of(name) else {
                     return Err(at(&path, "cannot open", error));
                 };

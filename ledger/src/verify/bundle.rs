@@ -10,11 +10,11 @@ use std::ops::ControlFlow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::part::Redaction;
+use super::redacted::{Redacted, Redaction};
 use super::report::{Anchor, Court};
-use super::{Options, Report, range, witnesses};
+use super::{Options, Report, pin, range, witnesses};
 use crate::bundle::{self, Base64, Cover, Part, Proof, RECORDS, Record};
-use crate::checkpoint::{NOTE_BYTES_MAX, Note, Vkey};
+use crate::checkpoint::{BadNote, NOTE_BYTES_MAX, Note, Vkey};
 use crate::entry::{Entry, Kind, Malformed, check_canonical};
 use crate::epoch::{EPOCH_BYTES, Epoch};
 use crate::hash::{Committer, Digest, SALT_BYTES, leaf};
@@ -43,7 +43,7 @@ pub(super) fn judge(storage: &dyn Storage, cover: &Cover, options: &Options) -> 
         Ok(evidence)
     });
     match judged {
-        Ok(evidence) => evidence.conclude(options, &mut court)?,
+        Ok(evidence) => evidence.conclude(options, &mut court),
         Err(Wrong::Storage(error)) => return Err(error),
         Err(Wrong::False(file, entry, what)) => court.tampered(Some(file.to_owned()), None, entry, what),
         Err(Wrong::Missing(file, what)) => court.missing(Some(file.to_owned()), None, None, what),
@@ -104,8 +104,8 @@ pub(super) struct Evidence<'a> {
     pub(super) epochs: Vec<Epoch>,
     /// From which entry on which root and log keys were in force, the last one at the end.
     authorities: Vec<(u64, Authority)>,
-    /// Which entries' payloads were taken out, by which entry.
-    redactions: Vec<(u64, Redaction)>,
+    /// Which entries' payloads were taken out.
+    redacted: Redacted,
     /// The latest time that an entry was proven to have.
     latest_ns: u64,
 }
@@ -130,9 +130,9 @@ impl<'a> Evidence<'a> {
         }
         let proof = bundle::proof(storage)?;
         let authorities = vec![(0, Authority::first(manifest))];
-        let (epochs, redactions) = (Vec::new(), Vec::new());
+        let (epochs, redacted) = (Vec::new(), Redacted::default());
         let evidence =
-            Evidence { storage, cover, manifest, proof, note, epochs, authorities, redactions, latest_ns: 0 };
+            Evidence { storage, cover, manifest, proof, note, epochs, authorities, redacted, latest_ns: 0 };
         evidence.with_keys()
     }
 
@@ -181,19 +181,19 @@ impl<'a> Evidence<'a> {
         let mut redactions = Vec::new();
         for included in &self.proof.redactions {
             let entry = self.included(included)?;
-            match serde_json::from_slice(entry.body) {
-                Ok(redaction) if entry.header.kind == Kind::REDACTION => {
-                    redactions.push((entry.header.seq, redaction))
+            match serde_json::from_slice::<Redaction>(entry.body) {
+                Ok(redaction) if (entry.header.kind, entry.header.session) == (Kind::REDACTION, 0) => {
+                    redactions.push((entry.header.seq, redaction));
                 }
                 _ => return Err(wrong(FILE, "a redaction is not one")),
             }
         }
-        (self.redactions, self.latest_ns) = (redactions, latest_ns);
+        (self.redacted, self.latest_ns) = (Redacted::new(redactions.into_iter()), latest_ns);
         (self.epochs, self.authorities) = (epochs, authorities);
-        if self.note.epoch().map(|epoch| epoch as usize + 1) != Some(self.epochs.len()) {
+        if self.epochs.last().is_none_or(|last| last.first_seq >= self.cover.size) {
             return Err(wrong(FILE, "the epochs do not lead to the checkpoint's"));
         }
-        self.check_note(&self.note).map_err(|why| wrong(CHECKPOINT, &why))?;
+        self.check_note(&self.note).map_err(|why| wrong(CHECKPOINT, &why.to_string()))?;
         Ok(self)
     }
 
@@ -201,19 +201,23 @@ impl<'a> Evidence<'a> {
         &self.authorities[self.authorities.len() - 1].1
     }
 
-    /// Whether a checkpoint of this ledger is signed by the keys that were in force.
-    fn check_note(&self, note: &Note) -> Result<(), String> {
+    /// Whether a checkpoint of this ledger is signed by the keys that were in force: the log key, and the key of its last
+    /// entry's epoch, whatever lines others added.
+    fn check_note(&self, note: &Note) -> Result<(), BadNote> {
         let (origin, size) = (&self.manifest.origin, note.unverified().size);
+        let signed = |epoch: &Epoch| note.is_signed_by(&Vkey::epoch(origin, epoch.number, epoch.key));
+        let by_epoch = if size <= self.cover.size {
+            self.epochs.iter().rfind(|epoch| epoch.first_seq < size).is_some_and(signed)
+        } else {
+            // It may be of an epoch that came later.
+            note.epochs().any(|number| self.epochs.get(number as usize).is_none_or(signed))
+        };
+        if !by_epoch {
+            return Err(BadNote("the key of its epoch did not sign it"));
+        }
         let in_force = self.authorities.iter().rev().find(|(from, _)| *from <= size);
         let log = in_force.map_or_else(|| *self.authority(), |(_, authority)| *authority).log.key;
-        let mut keys = vec![Vkey::log(origin, log)];
-        let epoch = note.epoch().ok_or("no epoch's key signed it")?;
-        match self.epochs.get(epoch as usize) {
-            Some(epoch) => keys.push(Vkey::epoch(origin, epoch.number, epoch.key)),
-            None if size > self.cover.size => {}
-            None => return Err("it is signed by an epoch that is not there".to_owned()),
-        }
-        note.verify(&keys).map(drop).map_err(|why| why.to_string())
+        note.verify(&[Vkey::log(origin, log)]).map(drop)
     }
 
     /// An entry that is under the checkpoint's root, at the place that it says.
@@ -233,9 +237,7 @@ impl<'a> Evidence<'a> {
 
     /// Whether an entry under the checkpoint says that this entry's payload was taken out.
     pub(super) fn is_redacted(&self, seq: u64) -> bool {
-        self.redactions
-            .iter()
-            .any(|(at, redaction)| (redaction.first..=redaction.last).contains(&seq) && redaction.last < *at)
+        self.redacted.has(seq)
     }
 
     fn leads(&self, seq: u64, leaf: Digest, path: &[Digest]) -> bool {
@@ -259,7 +261,7 @@ impl<'a> Evidence<'a> {
         let Some(path) = &self.proof.previous else { return Ok(()) };
         let note = Note::parse(&read(self.storage, FILE, NOTE_BYTES_MAX)?)
             .map_err(|why| wrong(FILE, &why.to_string()))?;
-        self.check_note(&note).map_err(|why| wrong(FILE, &why))?;
+        self.check_note(&note).map_err(|why| wrong(FILE, &why.to_string()))?;
         if self.extends(&note, path) {
             Ok(())
         } else {
@@ -336,59 +338,44 @@ impl<'a> Evidence<'a> {
     }
 
     /// Pins, anchors, witnesses.
-    fn conclude(&self, options: &Options, court: &mut Court) -> io::Result<()> {
-        let vkey = |key| Vkey::log(&self.manifest.origin, key);
-        let authority = self.authority();
-        court.key = Some(vkey(authority.log.key));
-        if let Some(pinned) = &options.key {
-            let in_force = authority.signers(self.latest_ns).any(|key| vkey(key.key) == *pinned);
-            court.key_pinned = in_force && self.note.is_signed_by(pinned);
-            if !court.key_pinned {
-                let known =
-                    in_force || self.authorities.iter().any(|(_, before)| vkey(before.log.key) == *pinned);
-                let note = format!("the key pinned was replaced; pin {}", vkey(authority.log.key));
-                if known {
-                    court.findings.notes.insert(0, note);
-                } else {
-                    court.tampered(
-                        None,
-                        None,
-                        None,
-                        "the key pinned is not this ledger's log key".to_owned(),
-                    );
-                }
-            }
-        }
-        for (source, bytes) in &options.checkpoints {
-            let judged = Note::parse(bytes).map_err(|why| why.to_string()).and_then(|note| {
-                if note.unverified().origin != self.manifest.origin {
-                    return Err("not a good checkpoint: it is of another ledger".to_owned());
-                }
-                self.check_note(&note)?;
-                self.anchor(&note)
-            });
-            match judged {
-                Ok(Some(size)) => {
-                    let (source, time_ns) = (source.clone(), self.latest_ns);
-                    court.anchored(Anchor { source, size, time_ns });
-                }
-                Ok(None) => court.findings.notes.push(format!(
-                    "{source} is of another size, and nothing here proves that one tree is the beginning of the other"
-                )),
-                Err(why) => court.tampered(Some(source.clone()), None, None, why),
-            }
-        }
+    fn conclude(&self, options: &Options, court: &mut Court) {
         let mut notes = vec![(CHECKPOINT.to_owned(), self.note.clone())];
         for (source, bytes) in &options.checkpoints {
-            notes.extend(
-                Note::parse(bytes)
-                    .ok()
-                    .filter(|note| note.text() == self.note.text())
-                    .map(|note| (source.clone(), note)),
-            );
+            let note = match Note::parse(bytes) {
+                Ok(note) if note.unverified().origin == self.manifest.origin => note,
+                Ok(_) => {
+                    let what = "not a good checkpoint: it is of another ledger".to_owned();
+                    court.tampered(Some(source.clone()), None, None, what);
+                    continue;
+                }
+                Err(why) => {
+                    court.tampered(Some(source.clone()), None, None, why.to_string());
+                    continue;
+                }
+            };
+            match (self.anchor(&note), self.check_note(&note)) {
+                // Whoever carried it may have lost or garbled a line; what it says is so, and it proves nothing.
+                (Ok(Some(_)), Err(why)) => {
+                    court.findings.notes.push(format!("{source} is not usable: {why}"));
+                }
+                (_, Err(why)) => court.tampered(Some(source.clone()), None, None, why.to_string()),
+                (Err(why), Ok(())) => court.tampered(Some(source.clone()), None, None, why),
+                (Ok(None), Ok(())) => court.findings.notes.push(format!(
+                    "{source} is of another size, and nothing here proves that one tree is the beginning of the other"
+                )),
+                (Ok(Some(size)), Ok(())) => {
+                    court.anchored(Anchor { source: source.clone(), size, time_ns: self.latest_ns });
+                    notes.push((source.clone(), note));
+                }
+            }
         }
+        court.pin_signed = options
+            .key
+            .as_ref()
+            .is_some_and(|pinned| notes.iter().any(|(_, note)| note.is_signed_by(pinned)));
+        let pinned = options.key.as_ref();
+        pin::judge(&self.manifest.origin, &self.authorities, self.latest_ns, true, pinned, court);
         witnesses::judge(&options.witnesses, &notes, court);
-        Ok(())
     }
 
     /// How much of what is here a checkpoint that was kept elsewhere covers; none where that cannot be told.

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use super::earlier::Earlier;
 use super::epochs::EpochKeys;
-use super::part::{Part, Redaction, Snapshot};
+use super::part::{Part, Snapshot};
+use super::pin;
+use super::redacted::{Redacted, Redaction};
 use super::report::{Anchor, Court};
 use crate::checkpoint::{BadNote, Note, Vkey};
 use crate::entry::Kind;
@@ -41,6 +43,12 @@ pub(super) struct Joined {
     authorities: Vec<(u64, Authority)>,
     /// Whether those can still be told: not behind damage.
     authority_known: bool,
+    /// Whether the epoch's latest time can be told: not behind a segment that is missing.
+    latest_known: bool,
+    /// The number that the next segment must have.
+    next_number: u64,
+    /// Behind which entry, and up to which, nothing can be compared, because segments before it are missing.
+    unknown: Vec<(u64, u64)>,
     zeroed: Vec<u64>,
     redactions: Vec<(u64, Redaction)>,
     /// The digest of the ends of the segment that was joined last; none where it is not whole and sealed.
@@ -76,6 +84,9 @@ impl Joined {
             origin: manifest.origin.clone(),
             authorities: vec![(0, Authority::first(manifest))],
             authority_known: true,
+            latest_known: true,
+            next_number: 0,
+            unknown: Vec::new(),
             zeroed: Vec::new(),
             redactions: Vec::new(),
             ends: None,
@@ -89,6 +100,7 @@ impl Joined {
         let mut joined = Joined::new(manifest);
         joined.range = Some(Range::from_levels(footer.next_seq, &footer.levels)?);
         (joined.chain, joined.next_seq) = (Some(footer.chain), footer.next_seq);
+        joined.next_number = footer.number + 1;
         joined.resumed = footer.next_seq;
         joined.sessions = footer.sessions;
         joined.authorities = vec![(0, footer.authority)];
@@ -107,6 +119,10 @@ impl Joined {
         court.segments += 1;
         court.frames += part.frames;
         court.unsettled |= part.unsettled;
+        if part.number != self.next_number {
+            self.pass_hole(&part, court);
+        }
+        self.next_number = part.number + 1;
         if let Some(header) = &part.header {
             let number = header.number == part.number && header.genesis == self.genesis;
             let follows =
@@ -142,16 +158,18 @@ impl Joined {
                 && self.range.as_ref().and_then(Range::root).is_none_or(|root| root == footer.root)
                 && (!self.sessions_known || footer.sessions == self.sessions)
                 && part.header.is_none_or(|header| footer.epoch == header.epoch.number)
-                && footer.latest_ns == self.latest_ns
+                && (!self.latest_known || footer.latest_ns == self.latest_ns)
                 && footer.ends_epoch == part.seal.is_some()
                 && (!self.authority_known || footer.authority == self.authority());
             if part.frames == 0 && footer.frames > 0 && intact {
                 let what = "the frames of this segment are missing: it was cut down to its footer".to_owned();
                 court.missing(file(), Some(*offset), Some(part.next_seq), what);
-                return self.pass_over(footer);
+                return self.pass_over(footer, court);
             } else if !agrees && intact {
                 let what = "segment footer contradicts its segment".to_owned();
                 court.tampered(file(), Some(*offset), Some(part.next_seq), what);
+            } else if self.is_behind_hole() && intact {
+                self.learn(footer, court);
             }
         }
         self.leave_epoch(&part);
@@ -194,15 +212,51 @@ impl Joined {
         }
     }
 
+    /// Goes on behind segments that are missing. What they would tell is not known until the next footer tells it.
+    fn pass_hole(&mut self, part: &Part, court: &mut Court) {
+        let first_seq = part.header.map_or(part.first_seq, |header| header.first_seq);
+        if first_seq < self.next_seq {
+            let what = "segment header contradicts what is before it".to_owned();
+            court.tampered(Some(name(part.number)), Some(0), Some(first_seq), what);
+        }
+        self.unknown.push((self.next_seq, u64::MAX));
+        self.next_seq = first_seq;
+        (self.chain, self.range) = (None, None);
+        if part
+            .header
+            .is_some_and(|header| self.epoch.is_some_and(|epoch| header.epoch.number > epoch.number))
+        {
+            self.epoch = None;
+        }
+        (self.sessions_known, self.authority_known, self.latest_known) = (false, false, false);
+    }
+
+    fn is_behind_hole(&self) -> bool {
+        self.unknown.last().is_some_and(|(_, end)| *end == u64::MAX)
+    }
+
     /// Goes on behind a segment of which only the footer is left, which its epoch signed.
-    fn pass_over(&mut self, footer: &Footer) {
+    fn pass_over(&mut self, footer: &Footer, court: &mut Court) {
         (self.chain, self.next_seq) = (Some(footer.chain), footer.next_seq);
+        self.learn(footer, court);
+        if footer.ends_epoch {
+            self.epoch = None;
+        }
+    }
+
+    /// Takes what the footer of a segment says of all before it.
+    fn learn(&mut self, footer: &Footer, court: &mut Court) {
         self.range = Range::from_levels(footer.next_seq, &footer.levels);
+        if self.range.as_ref().and_then(Range::root) != Some(footer.root) {
+            let what = "segment footer contradicts itself".to_owned();
+            court.tampered(Some(name(footer.number)), None, Some(footer.next_seq), what);
+        }
         self.sessions = footer.sessions.clone();
         self.authorities.push((footer.next_seq, footer.authority));
         self.latest_ns = footer.latest_ns;
-        if footer.ends_epoch {
-            self.epoch = None;
+        (self.sessions_known, self.authority_known, self.latest_known) = (true, true, true);
+        if let Some((_, end)) = self.unknown.last_mut().filter(|(_, end)| *end == u64::MAX) {
+            *end = footer.next_seq;
         }
     }
 
@@ -249,6 +303,7 @@ impl Joined {
         self.ends_ns = part.ends_ns.unwrap_or(self.ends_ns);
         if let Some((_, next)) = part.seal {
             self.enter(next);
+            self.latest_known = true;
         } else if part.header.is_none() && part.frames > 0 {
             // What a damaged header hides may have been another epoch.
             self.epoch = None;
@@ -280,39 +335,23 @@ impl Joined {
 
     /// A payload of zeros must have been redacted, by an entry that comes later.
     pub(super) fn judge_redactions(&self, court: &mut Court) {
+        let redacted = Redacted::new(self.redactions.iter().copied());
+        // What says so may be in a segment that is missing.
+        let missing = !self.unknown.is_empty();
         for seq in &self.zeroed {
-            let named = self.redactions.iter().any(|(at, redaction)| {
-                (redaction.first..=redaction.last).contains(seq) && redaction.last < *at
-            });
-            if named {
+            if redacted.has(*seq) {
                 court.redacted += 1;
             } else {
                 let what = "payload is gone, and no redaction says so".to_owned();
-                court.tampered(None, None, Some(*seq), what);
+                court.findings.add(missing, None, None, Some((*seq, *seq)), what);
             }
         }
     }
 
     /// Which of this ledger's keys the auditor pinned.
     pub(super) fn judge_pin(&self, pinned: Option<&Vkey>, court: &mut Court) {
-        let vkey = |key| Vkey::log(&self.origin, key);
-        let authority = self.authority();
-        court.key = Some(vkey(authority.log.key));
-        let Some(pinned) = pinned else { return };
-        let in_force = authority.signers(self.ends_ns).any(|key| vkey(key.key) == *pinned);
-        let was_ours = self.authorities.iter().any(|(_, before)| vkey(before.log.key) == *pinned);
-        if !in_force && !was_ours {
-            court.tampered(None, None, None, "the key pinned is not this ledger's log key".to_owned());
-        } else if !court.pin_signed {
-            // Whoever makes up a ledger can name any key in it. Only what the pinned key signed leads to this genesis.
-            let note = "no note that the pinned key signed is here, or was brought: nothing says whose ledger this is";
-            court.findings.notes.insert(0, note.to_owned());
-        } else if in_force {
-            court.key_pinned = true;
-        } else {
-            let note = format!("the key pinned was replaced; pin {}", vkey(authority.log.key));
-            court.findings.notes.insert(0, note);
-        }
+        let whole = !self.is_behind_hole();
+        pin::judge(&self.origin, &self.authorities, self.ends_ns, whole, pinned, court);
     }
 
     /// Whether a note is signed by the keys that were in force: the log key, and the key of its last entry's epoch.
@@ -341,6 +380,11 @@ impl Joined {
             if self.resumed > 0 && claim.size <= self.resumed {
                 let note =
                     format!("{} covers only what was not read again: it was not compared", claim.source);
+                court.findings.notes.push(note);
+                continue;
+            }
+            if self.unknown.iter().any(|(behind, end)| *behind < claim.size && claim.size <= *end) {
+                let note = format!("{} cannot be compared behind what is missing", claim.source);
                 court.findings.notes.push(note);
                 continue;
             }

@@ -13,7 +13,9 @@ mod epochs;
 mod join;
 mod parallel;
 mod part;
+mod pin;
 mod range;
+mod redacted;
 mod report;
 mod tiles;
 mod witnesses;
@@ -121,11 +123,12 @@ fn verify_from(
     let live = storage.has_writer();
     court.claims = claims(storage, &manifest, options, live, &mut court.findings)?;
     let numbers = crate::reader::segments(storage)?;
-    for (number, expected) in numbers.iter().zip(0..) {
+    let mut expected = 0;
+    for number in &numbers {
         if *number != expected {
             court.missing(Some(name(expected)), None, None, "segment is missing".to_owned());
-            break;
         }
+        expected = number + 1;
     }
     if numbers.is_empty() {
         court.missing(Some(name(0)), None, None, "segment is missing".to_owned());

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::io;
 
-use serde::Deserialize;
-
 use super::parallel::Bench;
+use super::redacted::Redaction;
 use super::report::{Findings, Problem};
 use crate::entry::{Entry, Header, Kind, Malformed, check_canonical};
 use crate::epoch::Epoch;
@@ -64,13 +63,6 @@ pub(super) struct Snapshot {
     pub(super) time_ns: u64,
     pub(super) epoch: u32,
     pub(super) chain: Option<Digest>,
-}
-
-/// The body of a `redaction` entry.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct Redaction {
-    pub(super) first: u64,
-    pub(super) last: u64,
 }
 
 /// A session's entries within one segment.
@@ -247,6 +239,8 @@ impl Part {
             if let Err(why) = self.session(entry, leaf) {
                 self.problem(offset, Some(self.next_seq), why.0);
             }
+        } else if matches!(header.kind, Kind::SESSION_OPENED | Kind::SESSION_CLOSED) {
+            self.problem(offset, Some(self.next_seq), "a session's entry names no session");
         } else if header.session_seq != 0 || header.prev_in_session != Digest::ZERO {
             self.problem(offset, Some(self.next_seq), "entry without a session links to one");
         }

@@ -27,8 +27,11 @@ pub(super) fn judge(evidence: &Evidence<'_>, first: u64, last: u64, court: &mut 
     }
     let mut walk =
         Walk { evidence, next: None, chain: None, leaves: None, committer: Committer::new(), redacted: 0 };
-    let mut begins = None;
+    let (mut begins, mut expected) = (None, None);
     for number in segments(evidence.storage)? {
+        if expected.replace(number + 1).is_some_and(|expected| expected != number) {
+            break;
+        }
         let started = walk.segment(number, court)?;
         begins = begins.or(started);
         court.segments += 1;

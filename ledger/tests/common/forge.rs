@@ -69,6 +69,8 @@ pub(crate) struct Forge {
     pub(crate) epoch_key: Role,
     /// What signs frames in its place.
     pub(crate) frame_role: Option<Role>,
+    /// The log key that signs the checkpoint.
+    pub(crate) log_role: Role,
     keys: MemoryKeys,
 }
 
@@ -82,6 +84,7 @@ impl Forge {
             parts: parts.collect(),
             epoch_key: epochs.next_back().unwrap(),
             frame_role: None,
+            log_role: Role::Log(0),
             keys: keys.clone(),
         }
     }
@@ -119,7 +122,7 @@ impl Forge {
             size: state.next_seq,
             root: state.tree.root(),
         };
-        let note = checkpoint.sign(&self.keys, &[Role::Log(0), self.epoch_key]).unwrap();
+        let note = checkpoint.sign(&self.keys, &[self.log_role, self.epoch_key]).unwrap();
         for tile in state.tree.take_full().iter().chain(&state.tree.partial()) {
             storage.set_bytes(&tile.path(), &tile.bytes());
         }

@@ -1,5 +1,6 @@
 //! Ledgers in memory that are the same each time.
 
+pub(crate) mod attacks;
 pub(crate) mod forge;
 
 use std::sync::Arc;
