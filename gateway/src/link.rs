@@ -51,6 +51,9 @@ pub(crate) trait Link: Send {
 
     /// The bytes of a frame as it travels on this link.
     fn bytes(frame: &Self::Outgoing) -> &Bytes;
+
+    /// How many messages end in a frame.
+    fn messages(frame: &Self::Outgoing) -> u64;
 }
 
 /// A byte stream that carries PostgreSQL messages.
@@ -130,5 +133,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Link for Framed<S> {
 
     fn bytes(frame: &Frame) -> &Bytes {
         frame.bytes()
+    }
+
+    fn messages(frame: &Frame) -> u64 {
+        frame.messages()
     }
 }

@@ -160,7 +160,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     recorder.record_policies(&live.current(), deadline).await?;
     let doorkeeper = Doorkeeper::new(&config.limits);
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
-    let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked)?;
+    let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked().clone())?;
     gateway.start_watching();
     approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
 

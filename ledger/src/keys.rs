@@ -151,6 +151,15 @@ impl Keys for FolderKeys {
         // A text file ends with a line end; an entry's body does not.
         Ok(order.map(|bytes| bytes.strip_suffix(b"\n").unwrap_or(&bytes).to_vec()))
     }
+
+    fn look(&mut self, role: Role) -> Result<(), KeyError> {
+        let path = path(&self.folder, role);
+        if !self.keys.contains_key(&role) && path.exists() {
+            refuse_open_to_others(&path)?;
+            self.keys.insert(role, read(&self.folder, role).map_err(|error| error.to_string()));
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for FolderKeys {

@@ -8,8 +8,8 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use crate::entry::{Entry, Malformed};
-use crate::hash::Committer;
+use crate::entry::{Entry, Kind, Malformed};
+use crate::hash::{Committer, Digest};
 use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::segment::{Frame, SegmentReader, Step, name, number_of};
 use crate::storage::{Mode, Storage, read};
@@ -112,6 +112,52 @@ pub fn visit(
         }
     }
     Ok(())
+}
+
+/// Visits those entries of one segment that are of these kinds, where the segment leads to the chain's value `behind`. Gives the
+/// value that it begins with, and that the segment before must lead to: whoever knows the end of the chain goes back from there,
+/// and is shown what was written, all of it, whoever may have written to the files since.
+///
+/// # Errors
+/// Of the storage; [`io::ErrorKind::InvalidData`] where anything of it is damaged, or it leads elsewhere. Then what was visited
+/// counts for nothing.
+pub fn visit_behind(
+    storage: &dyn Storage,
+    number: u64,
+    behind: Digest,
+    kinds: &[Kind],
+    mut visitor: impl FnMut(&Entry<'_>, Option<&[u8]>),
+) -> io::Result<Digest> {
+    let wrong = |why: &str| {
+        let message = format!("segment {number:08} {why}");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    };
+    let mut reader = SegmentReader::new(storage.open(&name(number), Mode::Read)?)?;
+    let mut committer = Committer::new();
+    let (mut begins, mut chain) = (None, None);
+    loop {
+        let frame = match reader.step()? {
+            Step::Frame { frame, .. } => frame,
+            Step::Footer { .. } | Step::End { .. } => break,
+            Step::Damaged { why, .. } => return Err(wrong(&format!("is damaged: {why}"))),
+        };
+        if chain.is_some_and(|chain| chain != frame.header.chain_in) {
+            return Err(wrong("has a frame that does not follow the one before"));
+        }
+        begins.get_or_insert(frame.header.chain_in);
+        chain = Some(frame.chain_next());
+        for record in frame.records() {
+            let entry = Entry::decode(record.entry).map_err(|why| wrong(&format!("is damaged: {why}")))?;
+            if kinds.contains(&entry.header.kind) {
+                let payload = record.payload_matches(&entry, &mut committer).then_some(record.payload);
+                visitor(&entry, payload);
+            }
+        }
+    }
+    if chain.is_some_and(|chain| chain != behind) {
+        return Err(wrong("is not the one that the ledger goes on from"));
+    }
+    Ok(begins.unwrap_or(behind))
 }
 
 /// Visits the entries of one frame.

@@ -214,6 +214,15 @@ pub trait Keys: Send {
         let _ = number;
         Ok(None)
     }
+
+    /// Takes up a key that was drawn elsewhere since these were loaded, where there is one.
+    ///
+    /// # Errors
+    /// [`KeyError`] where it is there and cannot be read, or others can read it.
+    fn look(&mut self, role: Role) -> Result<(), KeyError> {
+        let _ = role;
+        Ok(())
+    }
 }
 
 /// A key that cannot be used, and why. Never names key material.

@@ -315,28 +315,51 @@ impl Writer {
         }
         // A segment that is full already, by a crash before its footer, is sealed now.
         self.roll_if_full()?;
-        self.take_orders(now_ns)?;
+        while let Some(brought) = self.brought_order(now_ns)? {
+            self.stage_order(brought)?;
+        }
         self.write()?;
         self.sync()?;
         self.erase_old_keys(now_ns)?;
         self.rotate_if_due(now_ns).map(drop)
     }
 
-    /// Takes the root key's orders that were brought since the last one.
-    fn take_orders(&mut self, now_ns: u64) -> Result<(), WriteError> {
-        while let Some(body) = self.keys.order(self.position.authority.orders + 1)? {
-            let number = self.position.authority.orders + 1;
-            let refused = |why: &dyn std::fmt::Display| KeyError::Unusable(format!("order {number}: {why}"));
-            let order = Order::parse(&body).map_err(|why| refused(&why))?;
-            let (authority, manifest) = (self.position.authority, &self.manifest);
-            authority.admits(&order, &manifest.origin).map_err(|why| refused(&why))?;
-            let order = order.taken(&authority, manifest, self.keys.as_ref()).map_err(|why| refused(&why))?;
-            let time_ns = now_ns.max(self.position.epoch.since_ns);
-            let next = authority.after(&order, time_ns, manifest).map_err(|why| refused(&why))?;
-            self.stage_own(Kind::KEYS_CHANGED, time_ns, &order.body())?;
-            self.position.authority = next;
+    /// Takes the next of the root key's orders, where it was brought; durable on return. Gives whether there was one. Its keys are
+    /// in force from the next entry on.
+    ///
+    /// # Errors
+    /// [`WriteError::Key`] where the order is refused: then the writer is as it was. Any other poisons it.
+    pub fn take_order(&mut self, now_ns: u64) -> Result<bool, WriteError> {
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
         }
+        self.keys.look(Role::Log(self.position.authority.orders + 1))?;
+        let Some(brought) = self.brought_order(now_ns)? else { return Ok(false) };
+        self.guarded(|writer| writer.stage_order(brought))?;
+        self.write()?;
+        self.sync()?;
+        self.guarded(|writer| Ok(writer.erase_old_keys(now_ns)?))?;
+        Ok(true)
+    }
+
+    fn stage_order(&mut self, (time_ns, order, next): (u64, Order, Authority)) -> Result<(), WriteError> {
+        self.stage_own(Kind::KEYS_CHANGED, time_ns, &order.body())?;
+        self.position.authority = next;
         Ok(())
+    }
+
+    /// The next order, where it was brought: when it is taken, as it is taken, and what holds behind it.
+    fn brought_order(&self, now_ns: u64) -> Result<Option<(u64, Order, Authority)>, KeyError> {
+        let (authority, manifest) = (self.position.authority, &self.manifest);
+        let number = authority.orders + 1;
+        let Some(body) = self.keys.order(number)? else { return Ok(None) };
+        let refused = |why: &dyn std::fmt::Display| KeyError::Unusable(format!("order {number}: {why}"));
+        let order = Order::parse(&body).map_err(|why| refused(&why))?;
+        authority.admits(&order, &manifest.origin).map_err(|why| refused(&why))?;
+        let order = order.taken(&authority, manifest, self.keys.as_ref()).map_err(|why| refused(&why))?;
+        let time_ns = now_ns.max(self.position.epoch.since_ns);
+        let next = authority.after(&order, time_ns, manifest).map_err(|why| refused(&why))?;
+        Ok(Some((time_ns, order, next)))
     }
 
     /// Erases the keys whose time is over: of sealed epochs, of one that was drawn and never came to be, and log
@@ -415,6 +438,18 @@ impl Writer {
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.position.next_seq
+    }
+
+    /// The number of the segment that the next entry goes to.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// The chain's value behind what was written; what is only staged is not in it.
+    #[must_use]
+    pub fn chain(&self) -> Digest {
+        self.position.chain
     }
 
     /// The epoch that the next entry belongs to.

@@ -215,6 +215,37 @@ fn a_rotated_log_key_signs_along_until_its_overlap_is_over() {
 }
 
 #[test]
+fn an_order_is_taken_while_the_ledger_is_written_and_a_bad_one_changes_nothing() {
+    let (storage, mut keys) = (Memory::new(), *keys());
+    let mut writer = create_with(&storage, &keys);
+    stage(&mut writer, EVENT, 0, b"staged, and not written");
+    assert!(!writer.take_order(10).unwrap(), "there is none");
+    order_log_key(&mut keys, 1, Cause::Rotated, 3600);
+    assert!(writer.take_order(10).unwrap() && !writer.take_order(10).unwrap());
+    assert_eq!((writer.authority().log.number, writer.durable()), (1, writer.next_seq()));
+    publish(&storage, &mut writer);
+    assert_eq!(log_lines(&storage), 2, "both sign");
+    let thief = MemoryKeys::new(Some(&[9; 32]), &[8; 32], &[7; 32]);
+    let change = Change {
+        number: 2,
+        cause: Cause::Revoked,
+        overlap_s: 0,
+        log_key: thief.public(Role::Log(0)).unwrap(),
+    };
+    let origin = Origin::new("test.example/ledger").unwrap();
+    let order = Order::sign(&origin, change, &thief, Role::Root(0), None).unwrap();
+    keys.bring_order(2, &order.body());
+    let before = writer.next_seq();
+    let error = writer.take_order(11).unwrap_err().to_string();
+    assert!(error.contains("not signed by the root key"), "{error}");
+    assert_eq!((writer.is_poisoned(), writer.next_seq()), (false, before));
+    stage(&mut writer, EVENT, 0, b"it goes on");
+    writer.close(12).unwrap();
+    let report = judge(&storage, &pinned(&storage));
+    assert_eq!(report.verdict, Verdict::Verified, "{:?}", report.problems);
+}
+
+#[test]
 fn a_clock_that_ran_ahead_costs_the_retiring_key_and_nothing_else() {
     let (storage, mut keys) = (Memory::new(), *keys());
     create_with(&storage, &keys).close(5).unwrap();

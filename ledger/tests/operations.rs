@@ -520,3 +520,38 @@ fn write_in(writer: &mut Writer, session: u64, count: u64) {
         writer.sync().unwrap();
     }
 }
+
+#[test]
+fn show_tells_a_close_that_counts_otherwise_than_the_session_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("ledger");
+    let mut writer = create(&dir);
+    let mut tell = |kind, session, body: &[u8]| {
+        writer.stage(&Draft { kind, time_ns: 5, session, body, payload: b"" }).unwrap();
+    };
+    for (session, close) in [
+        (1, &br#"{"commands":1,"reason":"client_left","refused":0,"shown_bytes":9}"#[..]),
+        (2, br#"{"commands":2,"reason":"client_left","refused":0,"shown_bytes":9}"#),
+        (3, br#"{"reason":"crash"}"#),
+    ] {
+        tell(Kind::SESSION_OPENED, session, br#"{"protocol":"postgres","shadow":false}"#);
+        let command = br#"{"decision":"permit","effect":"reads","phase":"execute","request":0}"#;
+        tell(event::COMMAND, session, command);
+        let outcome = br#"{"bytes":9,"duration_us":1,"ending":"completed","request":0,"rows":1}"#;
+        tell(event::OUTCOME, session, outcome);
+        tell(Kind::SESSION_CLOSED, session, close);
+    }
+    writer.write().unwrap();
+    writer.sync().unwrap();
+    let dir = dir.to_str().unwrap();
+    for session in ["1", "3"] {
+        let shown = run(&["show", dir, session]);
+        assert_eq!((shown.status.code(), said(&shown).as_str()), (Some(0), ""), "session {session}");
+    }
+    for arguments in [&["show", dir, "2"][..], &["show", dir]] {
+        let shown = run(arguments);
+        assert_eq!(shown.status.code(), Some(1));
+        let difference = "session 2: the close counts 2 commands, and 1 are here";
+        assert!(said(&shown).contains(difference), "{}", said(&shown));
+    }
+}

@@ -102,6 +102,32 @@ pub struct LedgerConfig {
     pub free_refuse: u8,
 }
 
+#[cfg(test)]
+impl LedgerConfig {
+    /// A ledger below this folder that nothing happens to by itself.
+    pub(crate) fn for_test(folder: &std::path::Path) -> LedgerConfig {
+        let never = Duration::from_secs(3600);
+        LedgerConfig {
+            path: folder.join("ledger"),
+            keys: folder.join("keys"),
+            origin: "test.example/ledger".into(),
+            checkpoint_interval: never,
+            checkpoint_copies: Vec::new(),
+            archive: None,
+            keep_bytes: 0,
+            checkpoint_syslog: None,
+            checkpoint_command: Vec::new(),
+            epoch: never,
+            verify_interval: never,
+            refuse_when_tampered: true,
+            witnesses: Vec::new(),
+            free_warn: 3,
+            free_alarm: 2,
+            free_refuse: 1,
+        }
+    }
+}
+
 /// Where a syslog daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Syslog {

@@ -41,9 +41,13 @@ pub(super) struct Folder {
 /// Reads what is there, as it is now: a folder that changes meanwhile is read until two readings agree, so that no half of one set stands beside half
 /// of another.
 pub(super) fn read(dir: &Path) -> Folder {
-    let mut folder = read_once(dir);
+    settled(dir, || read_once(dir))
+}
+
+fn settled(dir: &Path, mut reading: impl FnMut() -> Folder) -> Folder {
+    let mut folder = reading();
     for _ in 0..READINGS_MAX {
-        let again = read_once(dir);
+        let again = reading();
         let agrees = again.files == folder.files;
         folder = again;
         if agrees {
@@ -179,4 +183,34 @@ fn read_file(dir: &Path, name: &str, left: usize) -> Result<String, String> {
     }
     String::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the folder holds at each reading; the last one for ever.
+    fn settle(readings: &[&[&str]]) -> (Vec<String>, usize, usize) {
+        let mut taken = 0;
+        let folder = settled(Path::new("policies"), || {
+            let texts = readings[taken.min(readings.len() - 1)];
+            taken += 1;
+            let file =
+                |text: &&str| PolicyFile { name: format!("{text}.cedar").into(), text: (*text).into() };
+            Folder { files: texts.iter().map(file).collect(), mistakes: Vec::new(), warnings: Vec::new() }
+        });
+        let names = folder.files.iter().map(|file| file.text.to_string()).collect();
+        (names, folder.mistakes.len(), taken)
+    }
+
+    #[test]
+    fn a_folder_is_read_until_two_readings_agree() {
+        assert_eq!(settle(&[&["a", "b"]]), (vec!["a".to_owned(), "b".to_owned()], 0, 2));
+        // One file was replaced and the other not yet.
+        assert_eq!(settle(&[&["a1", "b1"], &["a2", "b1"], &["a2", "b2"]]).0, ["a2", "b2"]);
+        let restless: Vec<[String; 1]> = (0..40).map(|reading| [reading.to_string()]).collect();
+        let texts: Vec<Vec<&str>> = restless.iter().map(|texts| vec![texts[0].as_str()]).collect();
+        let readings: Vec<&[&str]> = texts.iter().map(Vec::as_slice).collect();
+        assert_eq!(settle(&readings).1, 1, "one that never rests is a mistake");
+    }
 }

@@ -14,7 +14,7 @@ use super::approval::{Asked, Broken, Used};
 use super::{QUEUE_BYTES_MAX, Shared, Slot, Unavailable};
 use crate::approval::{Id, Lapse};
 use crate::policy::Decision;
-use crate::session::{Signal, Ticket, Totals};
+use crate::session::{Passed, Signal, Ticket, Totals};
 
 /// How many templates a session keeps.
 const TEMPLATES_MAX: usize = 16;
@@ -255,12 +255,20 @@ impl Book {
 
     /// Closes the session in the ledger: nothing of it can follow.
     pub(crate) fn close(self, reason: EndReason, totals: &Totals) {
+        let passed = |Passed { bytes, messages }| event::Passed { bytes, messages };
+        let channels = &totals.channels;
         let body = event::SessionClosedBody {
+            channels: Some(event::Channels {
+                client_to_gateway: passed(channels.client_to_gateway),
+                gateway_to_client: passed(channels.gateway_to_client),
+                gateway_to_upstream: passed(channels.gateway_to_upstream),
+                upstream_to_gateway: passed(channels.upstream_to_gateway),
+            }),
             commands: Some(totals.commands),
             fed_bytes: Some(totals.fed_bytes),
             reason: reason.name().into(),
             refused: Some(totals.refused),
-            to_client_bytes: Some(totals.to_client_bytes),
+            shown_bytes: Some(totals.shown_bytes),
         };
         self.shared.push(Some(&self.slot), &body, None);
     }

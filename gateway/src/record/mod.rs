@@ -9,6 +9,7 @@
 mod anchor;
 mod approval;
 mod book;
+mod revocations;
 mod thread;
 mod upkeep;
 mod watch;
@@ -356,7 +357,7 @@ impl Recorder {
             looks: 0,
         };
         std::thread::Builder::new().name("watch".into()).spawn(move || watch.run()).map_err(system)?;
-        let thread = Thread::new(shared.clone(), opener, Anchors::start(config).map_err(system)?);
+        let thread = Thread::new(shared.clone(), opener, Anchors::start(config).map_err(system)?, &found);
         std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || thread.run(writer))
@@ -597,11 +598,12 @@ impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if !self.opened {
             let body = event::SessionClosedBody {
+                channels: Some(event::Channels::default()),
                 commands: Some(0),
                 fed_bytes: Some(0),
                 reason: EndReason::LedgerUnavailable.name().into(),
                 refused: Some(0),
-                to_client_bytes: Some(0),
+                shown_bytes: Some(0),
             };
             self.shared.queue(Some(self.slot), &body, None);
         }

@@ -11,7 +11,8 @@ use gatebook_ledger::{event, reader};
 use gatebook_wire::protocol::EndReason;
 
 use super::anchor::Anchors;
-use super::{Item, Shared, Slot, StartError, now_ns, upkeep};
+use super::revocations::Revocations;
+use super::{Item, Shared, Slot, StartError, now_ns};
 use crate::config::LedgerConfig;
 use crate::session::{Signal, StayOut, Ticket};
 
@@ -40,7 +41,14 @@ pub(crate) struct Found {
     /// Whether a torn tail was cut off.
     pub(crate) cut: bool,
     /// Who stays out.
-    pub(crate) revoked: StayOut,
+    revocations: Revocations,
+}
+
+impl Found {
+    /// Those who were revoked and stay out.
+    pub(crate) fn revoked(&self) -> &StayOut {
+        self.revocations.stay_out()
+    }
 }
 
 /// What the ledger's past says that the gateway goes on with.
@@ -101,8 +109,8 @@ impl Opener {
             found.abandoned = recovery.open_sessions.len();
             found.cut = recovery.cut.is_some();
             past = self.past(&recovery.open_sessions).map_err(|error| failed(error.into()))?;
-            found.revoked =
-                upkeep::revoked(path, self.storage.as_ref()).map_err(|error| failed(error.into()))?;
+            found.revocations =
+                Revocations::read(self.storage.as_ref(), &writer).map_err(|error| failed(error.into()))?;
             writer
         } else {
             let origin = Origin::new(&self.config.origin)
@@ -179,13 +187,7 @@ fn close_abandoned(
     writer: &mut Writer,
     without_outcome: &BTreeMap<u64, BTreeSet<u64>>,
 ) -> Result<(), gatebook_ledger::WriteError> {
-    let closed = event::SessionClosedBody {
-        commands: None,
-        fed_bytes: None,
-        reason: "crash".into(),
-        refused: None,
-        to_client_bytes: None,
-    };
+    let closed = event::SessionClosedBody { reason: "crash".into(), ..Default::default() };
     for session in writer.open_sessions() {
         for request in without_outcome.get(&session).into_iter().flatten() {
             let body = event::OutcomeBody {
@@ -221,6 +223,9 @@ pub(super) struct Thread {
     shared: Arc<Shared>,
     opener: Opener,
     anchors: Option<Anchors>,
+    revocations: Revocations,
+    /// Why an order was refused, so that it is said once.
+    refused_order: String,
     items: Vec<Item>,
     bytes: Vec<u8>,
 }
@@ -232,8 +237,15 @@ enum Halt {
 }
 
 impl Thread {
-    pub(super) fn new(shared: Arc<Shared>, opener: Opener, anchors: Option<Anchors>) -> Thread {
-        Thread { shared, opener, anchors, items: Vec::new(), bytes: Vec::new() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        opener: Opener,
+        anchors: Option<Anchors>,
+        found: &Found,
+    ) -> Thread {
+        let revocations = found.revocations.clone();
+        let refused_order = String::new();
+        Thread { shared, opener, anchors, revocations, refused_order, items: Vec::new(), bytes: Vec::new() }
     }
 
     /// Writes until it is told to stop.
@@ -304,6 +316,7 @@ impl Thread {
                     }
                 }
                 Ok((writer, found)) => {
+                    self.revocations = found.revocations.clone();
                     self.shared.syncing_since.store(0, Ordering::Release);
                     self.shared.failed.store(false, Ordering::Release);
                     tracing::warn!(
@@ -341,7 +354,7 @@ impl Thread {
             }
             if Instant::now() >= next_checkpoint {
                 next_checkpoint = Instant::now() + self.opener.config.checkpoint_interval;
-                if let Err(error) = self.publish(writer) {
+                if let Err(error) = self.take_orders(writer).and_then(|()| self.publish(writer)) {
                     return Halt::Failed(error);
                 }
             }
@@ -375,10 +388,16 @@ impl Thread {
     fn commit(&mut self, writer: &mut Writer) -> Result<(), gatebook_ledger::WriteError> {
         let since = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         self.shared.syncing_since.store(since, Ordering::Release);
+        if let Some((list, body_bytes)) = self.revocations.list_for(writer.segment()) {
+            let (body, payload) = list.split_at(body_bytes);
+            let (kind, time_ns) = (event::REVOKED, now_ns());
+            writer.stage(&gatebook_ledger::Draft { kind, time_ns, session: 0, body, payload })?;
+        }
         let mut at = 0;
         for item in &mut self.items {
             let (body, payload) = self.bytes[at..at + item.bytes].split_at(item.body_bytes);
             at += item.bytes;
+            self.revocations.note(item.kind, body, payload);
             let session = match (&item.slot, item.kind) {
                 (Some(slot), Kind::SESSION_OPENED) => {
                     slot.session.store(writer.next_session(), Ordering::Release);
@@ -433,6 +452,35 @@ impl Thread {
         }
     }
 
+    /// Takes the root key's orders that were brought since the last checkpoint. One that is refused is told once, and changes
+    /// nothing.
+    fn take_orders(&mut self, writer: &mut Writer) -> Result<(), String> {
+        loop {
+            match writer.take_order(now_ns()) {
+                Ok(true) => {
+                    let number = writer.authority().orders;
+                    tracing::warn!(
+                        number,
+                        "ledger: an order of the root key was taken; its keys are in force"
+                    );
+                }
+                Ok(false) => {
+                    self.refused_order.clear();
+                    return Ok(());
+                }
+                Err(error) if writer.is_poisoned() => return Err(error.to_string()),
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != self.refused_order {
+                        tracing::error!(%error, "ledger: an order was brought that cannot be taken; a restart would refuse it too");
+                        self.refused_order = error;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     fn publish(&self, writer: &mut Writer) -> Result<(), String> {
         let publication = writer.publish(now_ns()).map_err(|error| error.to_string())?;
         let Some(publication) = publication else { return Ok(()) };
@@ -456,4 +504,64 @@ fn record_gap(writer: &mut Writer, gap: &Gap) -> Result<(), gatebook_ledger::Wri
     stage(writer, 0, &body)?;
     writer.write()?;
     writer.sync().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use gatebook_ledger::checkpoint::{Note, Vkey};
+    use gatebook_ledger::orders::{Cause, Change, Order};
+    use gatebook_ledger::signature::Role;
+    use gatebook_ledger::{Keys as _, Memory};
+
+    use super::*;
+    use crate::record::Recorder;
+
+    #[test]
+    fn an_order_is_taken_while_the_gateway_runs_and_a_bad_one_stops_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkpoint_interval = Duration::from_millis(20);
+        let config = LedgerConfig { checkpoint_interval, ..LedgerConfig::for_test(folder.path()) };
+        let storage = Memory::new();
+        let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).expect("it starts");
+        let origin = Origin::new(&config.origin).expect("an origin");
+        let mut held = keys::load(&config.keys).expect("keys");
+        let mut order = |number, named: Option<u32>| {
+            let log_key = held.draw(Role::Log(number)).expect("a key");
+            let change =
+                Change { number: named.unwrap_or(number), cause: Cause::Rotated, overlap_s: 0, log_key };
+            let order = Order::sign(&origin, change, &held, Role::Root(0), None).expect("an order");
+            let path = config.keys.join(format!("ledger-order-{number}.json"));
+            std::fs::write(path, order.body()).expect("it is brought");
+            Vkey::log(&origin, log_key)
+        };
+        let until_signed_by = |key: &Vkey| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let signed = || {
+                let bytes = storage.bytes("checkpoint")?;
+                Some(Note::parse(&bytes).ok()?.is_signed_by(key))
+            };
+            while signed() != Some(true) {
+                assert!(Instant::now() < deadline, "{key} signs no checkpoint");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let first = order(1, None);
+        until_signed_by(&first);
+        // It says that it is the third, and comes second.
+        order(2, Some(3));
+        let size = || {
+            let bytes = storage.bytes("checkpoint").unwrap_or_default();
+            Note::parse(&bytes).map_or(0, |note| note.unverified().size)
+        };
+        let before = size();
+        recorder.shared.push(None, &event::GatewayStoppedBody { reason: "test".into() }, None);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while size() <= before {
+            assert!(Instant::now() < deadline, "it goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!recorder.refuses_sessions());
+        until_signed_by(&first);
+        recorder.stop(Duration::from_secs(30));
+    }
 }

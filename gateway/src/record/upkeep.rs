@@ -6,17 +6,15 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use gatebook_ledger::reader::Item;
-use gatebook_ledger::{Directory, Storage, archive, event, index};
+use gatebook_ledger::{Directory, archive, event, index};
 
 use super::Shared;
 use crate::config::LedgerConfig;
-use crate::session::{StayOut, Target};
 
 /// How long it rests between two rounds.
 const REST: Duration = Duration::from_secs(60);
@@ -115,46 +113,5 @@ impl Upkeep {
             tracing::info!(segments, bytes, place = %place.display(), "ledger: old segments went to the archive");
         }
         Ok(())
-    }
-}
-
-/// Those who were revoked and stay out: the ledger is the only store of that. Found through the index where there is one.
-///
-/// # Errors
-/// Of the storage; also where what is needed cannot be read whole: nobody comes back in because a byte was flipped.
-pub(super) fn revoked(folder: &Path, ledger: &dyn Storage) -> io::Result<StayOut> {
-    let (mut revoked, mut unread) = (StayOut::default(), None);
-    let query = index::Query { kind: Some(event::REVOCATION), ..index::Query::default() };
-    // A row that was lost would let somebody in again, so the index is believed only where its rows are all there.
-    // Whatever is wrong with it, everything is read instead, and the upkeep makes it anew.
-    let index = index::open_existing(&folder.join(index::NAME), ledger, event::words).unwrap_or_default();
-    let index = index.filter(|index| index.is_whole().unwrap_or(false));
-    let distrusted = index::find(ledger, index.as_ref(), event::words, &query, |item| {
-        match item {
-            Item::Entry { entry, payload, .. } => {
-                match event::decode(entry.header.kind, entry.body, payload) {
-                    Ok(event::Decoded::Revocation(Some(payload))) => {
-                        let targets = [
-                            payload.principal.map(|id| Target::Principal(id.into_owned())),
-                            payload.group.map(|name| Target::Group(name.into_owned())),
-                            payload.token.map(|id| Target::Token(id.into_owned())),
-                        ];
-                        targets.iter().flatten().for_each(|target| revoked.add(target));
-                    }
-                    _ => unread = Some(format!("entry {}, a revocation, cannot be read", entry.header.seq)),
-                }
-            }
-            Item::Broken { .. } => unread = Some("a part of it is damaged".to_owned()),
-        }
-        if unread.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    if let Some(why) = distrusted {
-        tracing::warn!(why, "ledger: the index was not believed; everything was read for revocations");
-    }
-    match unread {
-        Some(what) => Err(io::Error::other(format!(
-            "{what}, so who was revoked is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
-        ))),
-        None => Ok(revoked),
     }
 }

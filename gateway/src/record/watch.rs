@@ -140,22 +140,11 @@ mod tests {
         for refuses in [true, false] {
             let storage = Memory::new();
             let config = LedgerConfig {
-                path: folder.path().join("unused"),
                 keys: folder.path().join(format!("keys-{refuses}")),
-                origin: "test.example/ledger".into(),
                 checkpoint_interval: Duration::from_millis(50),
-                checkpoint_copies: Vec::new(),
-                archive: None,
-                keep_bytes: 0,
-                witnesses: Vec::new(),
-                checkpoint_syslog: None,
-                checkpoint_command: Vec::new(),
-                epoch: Duration::from_secs(3600),
                 verify_interval: Duration::from_millis(50),
                 refuse_when_tampered: refuses,
-                free_warn: 3,
-                free_alarm: 2,
-                free_refuse: 1,
+                ..LedgerConfig::for_test(folder.path())
             };
             let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).unwrap();
             until("it publishes", || storage.bytes("checkpoint").is_some());
@@ -178,22 +167,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let storage = Memory::new();
         let config = LedgerConfig {
-            path: folder.path().join("unused"),
-            keys: folder.path().join("keys"),
-            origin: "test.example/ledger".into(),
             checkpoint_interval: Duration::from_millis(30),
-            checkpoint_copies: Vec::new(),
-            archive: None,
-            keep_bytes: 0,
-            witnesses: Vec::new(),
-            checkpoint_syslog: None,
-            checkpoint_command: Vec::new(),
             epoch: Duration::from_millis(100),
             verify_interval: Duration::from_millis(20),
-            refuse_when_tampered: true,
-            free_warn: 3,
-            free_alarm: 2,
-            free_refuse: 1,
+            ..LedgerConfig::for_test(folder.path())
         };
         let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).unwrap();
         until("epochs end", || storage.bytes("segments/00000004.seg").is_some());

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use gatebook_wire::protocol::Violation;
 
+use super::exchange::Passed;
 use crate::link::Link;
 
 /// A frame that may go.
@@ -36,43 +37,58 @@ impl<F> Cleared<F> {
     }
 }
 
-/// One side of an exchange, out of which only cleared frames go.
-pub(super) struct Door<L>(L);
+/// One side of an exchange, out of which only cleared frames go. It counts them.
+pub(super) struct Door<L> {
+    link: L,
+    passed: Passed,
+}
 
 impl<L: Link> Door<L> {
     pub(super) fn new(link: L) -> Door<L> {
-        Door(link)
+        Door { link, passed: Passed::default() }
     }
 
     pub(super) fn push(&mut self, frame: &Cleared<L::Outgoing>) {
-        self.0.push(&frame.0);
+        self.passed.bytes += L::bytes(&frame.0).len() as u64;
+        self.passed.messages += L::messages(&frame.0);
+        self.link.push(&frame.0);
+    }
+
+    /// What went out of it.
+    pub(super) fn passed(&self) -> Passed {
+        self.passed
     }
 
     pub(super) fn take(&mut self) -> Result<Option<L::Incoming>, Violation> {
-        self.0.take()
+        self.link.take()
     }
 
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.0.poll_fill(cx)
+        self.link.poll_fill(cx)
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_flush(cx)
+        self.link.poll_flush(cx)
     }
 
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_close(cx)
+        self.link.poll_close(cx)
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
-        self.0.queued_bytes()
+        self.link.queued_bytes()
     }
 
     pub(super) fn arrived_bytes(&self) -> usize {
-        self.0.arrived_bytes()
+        self.link.arrived_bytes()
     }
 
     pub(super) fn bytes(frame: &L::Outgoing) -> &Bytes {
         L::bytes(frame)
+    }
+
+    /// A frame as it counts.
+    pub(super) fn weight(frame: &L::Outgoing) -> Passed {
+        Passed { bytes: L::bytes(frame).len() as u64, messages: L::messages(frame) }
     }
 }

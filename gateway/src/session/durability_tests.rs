@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
-use gatebook_ledger::Memory;
+use gatebook_ledger::event::{self, Account, Decoded};
+use gatebook_ledger::reader::{self, Item};
+use gatebook_ledger::{Kind, Memory};
 use gatebook_wire::postgres::conversation::{CatalogSource, Conversation};
 use gatebook_wire::postgres::frame::{Decoder, Frame, Message};
 use gatebook_wire::postgres::report::{put_string, ready_for_query};
@@ -23,7 +25,7 @@ use crate::config::LedgerConfig;
 use crate::identity::{Principal, PrincipalKind};
 use crate::link::Framed;
 use crate::policy::{Live, Standing, Subject, SubjectKind, login};
-use crate::record::{Opened, Recorder};
+use crate::record::{Book, Opened, Recorder, Unavailable};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// So often the relay is given its turn before nothing is concluded: on one thread it runs whenever it was woken.
@@ -103,37 +105,24 @@ impl Peer {
     }
 }
 
-impl Stage {
-    async fn set() -> Stage {
-        Stage::set_behind(Arc::default(), 1 << 20).await
-    }
+/// A recorder over a ledger in memory, and somebody who may open sessions.
+struct Desk {
+    storage: Memory,
+    recorder: Recorder,
+    standing: Arc<Standing>,
+    policy: Arc<Live>,
+    folder: tempfile::TempDir,
+}
 
-    /// With a client behind a dam, and an upstream that has so much room for what it has not read.
-    async fn set_behind(dam: Arc<Mutex<Dam>>, upstream_bytes: usize) -> Stage {
+impl Desk {
+    fn set() -> Desk {
         let folder = tempfile::tempdir().expect("a folder");
         let policies = folder.path().join("policies");
         std::fs::create_dir(&policies).expect("a folder");
         std::fs::write(policies.join("all.cedar"), "permit (principal, action, resource);")
             .expect("a policy");
         let storage = Memory::new();
-        let config = LedgerConfig {
-            path: folder.path().join("unused"),
-            keys: folder.path().join("keys"),
-            origin: "test.example/ledger".into(),
-            checkpoint_interval: Duration::from_secs(3600),
-            checkpoint_copies: Vec::new(),
-            archive: None,
-            keep_bytes: 0,
-            checkpoint_syslog: None,
-            checkpoint_command: Vec::new(),
-            epoch: Duration::from_secs(3600),
-            verify_interval: Duration::from_secs(3600),
-            refuse_when_tampered: true,
-            witnesses: Vec::new(),
-            free_warn: 3,
-            free_alarm: 2,
-            free_refuse: 1,
-        };
+        let config = LedgerConfig::for_test(folder.path());
         let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).expect("the recorder starts");
         let subject = Subject::new(SubjectKind::User, "test", "someone", []).expect("a subject");
         let standing = Arc::new(Standing {
@@ -144,18 +133,35 @@ impl Stage {
             protocol: "postgres",
         });
         let policy = Arc::new(Live::open(&policies).expect("the policy loads"));
-        let decision = policy.load().decide(&standing, &login("r"));
+        Desk { storage, recorder, standing, policy, folder }
+    }
+
+    async fn open(&self, deadline: Duration) -> Result<Book, Unavailable> {
+        let decision = self.policy.load().decide(&self.standing, &login("r"));
         let principal = Principal::for_test(PrincipalKind::User, "test", "someone", &[]);
         let opened = Opened {
             principal: &principal,
-            standing: &standing,
+            standing: &self.standing,
             decision: &decision,
             source: ([127, 0, 0, 1], 1).into(),
             application: "test",
             expires: SystemTime::now() + DEADLINE,
             shadow: false,
         };
-        let book = recorder.open_session(&opened, DEADLINE).await.expect("the session opens");
+        self.recorder.open_session(&opened, deadline).await
+    }
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        Stage::set_behind(Arc::default(), 1 << 20).await
+    }
+
+    /// With a client behind a dam, and an upstream that has so much room for what it has not read.
+    async fn set_behind(dam: Arc<Mutex<Dam>>, upstream_bytes: usize) -> Stage {
+        let desk = Desk::set();
+        let book = desk.open(DEADLINE).await.expect("the session opens");
+        let Desk { storage, standing, policy, folder, .. } = desk;
         let catalog = Catalog::empty();
         let start =
             Start { database: "d".into(), role: "r".into(), search_path: None, masking: Masking::default() };
@@ -283,6 +289,91 @@ async fn pipelined_writes_share_their_waits() {
     }
     let calls = stage.storage.calls() - before;
     assert!(calls <= 60, "{calls} writes and syncs for 1,000 pipelined inserts");
+}
+
+#[tokio::test]
+async fn what_passed_in_each_channel_is_sealed_in_the_close_and_agrees_with_the_outcomes() {
+    let mut stage = Stage::set().await;
+    let asked = query("select 1");
+    stage.client.say(std::slice::from_ref(&asked)).await;
+    assert_eq!(stage.upstream.hear(b'Q').await, ['Q']);
+    let answer = [description(), row("1"), row("2"), complete("SELECT 2"), ready_for_query(b'I')];
+    stage.upstream.say(&answer).await;
+    stage.client.hear(b'Z').await;
+    let bye = Message::build(b'X', |_| ());
+    stage.client.say(std::slice::from_ref(&bye)).await;
+    assert_eq!(stage.upstream.hear(b'X').await, ['X']);
+    drop((stage.client, stage.upstream));
+    stage.relay.await.expect("it does not panic");
+    let closed = async {
+        loop {
+            if let Some(closed) = session_of(&stage.storage) {
+                return closed;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (account, closed) = tokio::time::timeout(DEADLINE, closed).await.expect("the close is recorded");
+    assert_eq!(account.differences(&closed), Vec::<String>::new());
+    let bytes = |messages: &[Message]| -> u64 { messages.iter().map(|one| one.bytes().len() as u64).sum() };
+    let passed =
+        |messages: &[Message]| event::Passed { bytes: bytes(messages), messages: messages.len() as u64 };
+    let up = passed(&[asked, bye]);
+    assert_eq!(
+        closed.channels,
+        Some(event::Channels {
+            client_to_gateway: up,
+            gateway_to_client: passed(&answer),
+            gateway_to_upstream: up,
+            upstream_to_gateway: passed(&answer),
+        })
+    );
+    assert!(closed.shown_bytes.is_some_and(|shown| shown > 0 && shown <= bytes(&answer)), "{closed:?}");
+}
+
+/// What the entries of session 1 come to, and its close, once that is there.
+fn session_of(storage: &Memory) -> Option<(Account, event::SessionClosedBody<'static>)> {
+    let (mut account, mut close) = (Account::default(), None);
+    reader::visit(storage, None, |item| {
+        if let Item::Entry { entry, payload, .. } = item
+            && entry.header.session == 1
+        {
+            match event::decode(entry.header.kind, entry.body, payload) {
+                Ok(Decoded::SessionClosed(body)) => {
+                    let reason = body.reason.into_owned().into();
+                    close = Some(event::SessionClosedBody { reason, ..body });
+                }
+                Ok(event) => account.take(&event),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("the ledger is read");
+    close.map(|close| (account, close))
+}
+
+/// Its record was on its way when the one who waited for it gave up: without a close the session would stay open in the ledger for ever.
+#[tokio::test]
+async fn a_session_whose_opening_nobody_waited_for_is_closed_behind_it() {
+    let desk = Desk::set();
+    desk.storage.stall_sync(true);
+    let refused = desk.open(Duration::from_millis(20)).await;
+    assert!(matches!(refused, Err(Unavailable::Deadline)), "the disk stalls");
+    desk.storage.stall_sync(false);
+    desk.recorder.stop(DEADLINE);
+    let mut closes = Vec::new();
+    reader::visit(&desk.storage, None, |item| {
+        if let Item::Entry { entry, .. } = item
+            && entry.header.kind == Kind::SESSION_CLOSED
+            && let Ok(Decoded::SessionClosed(body)) = event::decode(entry.header.kind, entry.body, None)
+        {
+            closes.push((entry.header.session, body.reason.into_owned()));
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("the ledger is read");
+    assert_eq!(closes, [(1, "ledger_unavailable".to_owned())]);
 }
 
 /// What waits for the upstream has passed its gate, and only the upstream, which is not read while an answer is held, could make room for it: so what is

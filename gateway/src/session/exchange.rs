@@ -40,10 +40,41 @@ pub(crate) struct Totals {
     pub(crate) commands: u64,
     /// Commands refused.
     pub(crate) refused: u64,
-    /// Bytes sent to the client.
-    pub(crate) to_client_bytes: u64,
-    /// Bytes of data fed to the upstream, beside commands.
+    /// Bytes that commands showed to the client: all of it is in their outcomes.
+    pub(crate) shown_bytes: u64,
+    /// Bytes of data that the client fed to commands: all of it is in their outcomes.
     pub(crate) fed_bytes: u64,
+    /// Everything that passed, commands or not.
+    pub(crate) channels: Channels,
+}
+
+/// What passed in each channel, from the session's first message to its last words.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Channels {
+    /// Taken from the client.
+    pub(crate) client_to_gateway: Passed,
+    /// Let go to the upstream.
+    pub(crate) gateway_to_upstream: Passed,
+    /// Taken from the upstream.
+    pub(crate) upstream_to_gateway: Passed,
+    /// Let go to the client.
+    pub(crate) gateway_to_client: Passed,
+}
+
+/// What passed one way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    /// Bytes, headers included.
+    pub(crate) bytes: u64,
+    /// Messages that ended.
+    pub(crate) messages: u64,
+}
+
+impl std::ops::AddAssign for Passed {
+    fn add_assign(&mut self, more: Passed) {
+        self.bytes += more.bytes;
+        self.messages += more.messages;
+    }
 }
 
 /// How many decisions a session remembers.
@@ -210,11 +241,11 @@ impl Exchange {
 
     /// Data for the upstream that belong to a command.
     pub(super) fn fed(&mut self, request: RequestId, bytes: &[u8]) {
+        // What comes for a command that has ended belongs to none.
+        let Some(at) = self.find(request) else { return };
         self.totals.fed_bytes += bytes.len() as u64;
         self.fed.update(bytes);
-        if let Some(at) = self.find(request) {
-            self.open[at].fed_bytes += bytes.len() as u64;
-        }
+        self.open[at].fed_bytes += bytes.len() as u64;
     }
 
     /// Counts data that are about to be shown to the client; tells whether they may be, within the limits of the decision.
@@ -237,14 +268,14 @@ impl Exchange {
             open.rows += rows;
             open.bytes += bytes.len() as u64;
             self.shown.update(bytes);
+            self.totals.shown_bytes += bytes.len() as u64;
         }
-        self.totals.to_client_bytes += bytes.len() as u64;
         true
     }
 
-    /// Bytes for the client that show nothing of the upstream's data.
-    pub(super) fn relayed(&mut self, bytes: &[u8]) {
-        self.totals.to_client_bytes += bytes.len() as u64;
+    /// Keeps what passed in all.
+    pub(super) fn passed(&mut self, channels: Channels) {
+        self.totals.channels = channels;
     }
 
     /// A command came out.

@@ -9,7 +9,7 @@ mod signal;
 #[cfg(test)]
 mod durability_tests;
 
-pub(crate) use exchange::{Exchange, Locks, People, Presented, Terms, Totals};
+pub(crate) use exchange::{Exchange, Locks, Passed, People, Presented, Terms, Totals};
 pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, StayOut, Target};
 pub(crate) use relay::relay;
 pub(crate) use signal::{Signal, Ticket, Withdrawn};

@@ -89,7 +89,7 @@ impl std::fmt::Display for Target {
 }
 
 /// Who stays out.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StayOut {
     principals: HashSet<String>,
     groups: HashSet<String>,
@@ -105,6 +105,11 @@ impl StayOut {
             Target::Token(id) => self.tokens.insert(id.clone()),
             Target::Resource(_) | Target::Session(_) => false,
         };
+    }
+
+    /// The principals, the groups and the tokens that stay out.
+    pub(crate) fn all(&self) -> [&HashSet<String>; 3] {
+        [&self.principals, &self.groups, &self.tokens]
     }
 
     /// Whether this principal stays out, whatever its token says.

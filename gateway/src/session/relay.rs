@@ -17,7 +17,7 @@ use gatebook_wire::protocol::{ClientStep, Disclosure, EndReason, Intent, Protoco
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::cleared::{Cleared, Door};
-use super::exchange::{Exchange, Verdict};
+use super::exchange::{Channels, Exchange, Passed, Verdict};
 use super::signal::Ticket;
 use crate::approval::Lapse;
 use crate::link::{Link, OUTBOX_BYTES_MAX};
@@ -51,12 +51,21 @@ where
         held: None,
         stalled: None,
         retry: false,
+        from_client: Passed::default(),
+        from_upstream: Passed::default(),
         upstream_closed: false,
         unfinished: false,
         leaving: None,
     };
     let reason = poll_fn(|cx| relay.poll(cx)).await;
     relay.last_words(reason).await;
+    let channels = Channels {
+        client_to_gateway: relay.from_client,
+        gateway_to_upstream: relay.upstream.passed(),
+        upstream_to_gateway: relay.from_upstream,
+        gateway_to_client: relay.client.passed(),
+    };
+    relay.exchange.passed(channels);
     reason
 }
 
@@ -73,6 +82,9 @@ struct Relay<'a, P: Protocol, C, U> {
     /// A client's frame that can be understood only after the upstream's next, or that waits for people. It is handed in again.
     stalled: Option<P::ClientFrame>,
     retry: bool,
+    /// What was taken from either side.
+    from_client: Passed,
+    from_upstream: Passed,
     upstream_closed: bool,
     /// Whether the last frame pushed to the client goes on in one that was not.
     unfinished: bool,
@@ -219,7 +231,6 @@ where
         let Some(frame) = self.exchange.words(cx).and_then(|words| self.machine.tell(&words)) else {
             return false;
         };
-        self.exchange.relayed(Door::<C>::bytes(&frame));
         self.client.push(&Cleared::ours(frame));
         true
     }
@@ -268,10 +279,11 @@ where
                     break;
                 }
                 Some(frame) => frame,
-                None => match self.client.take()? {
-                    Some(frame) => frame,
-                    None => break,
-                },
+                None => {
+                    let Some(frame) = self.client.take()? else { break };
+                    self.from_client += Door::<U>::weight(&frame);
+                    frame
+                }
             };
             moved = true;
             let again = frame.clone();
@@ -342,6 +354,7 @@ where
         while self.held.is_none() && self.client.queued_bytes() < OUTBOX_BYTES_MAX && self.exchange.has_room()
         {
             let Some(frame) = self.upstream.take()? else { break };
+            self.from_upstream += Door::<C>::weight(&frame);
             moved = true;
             self.retry = true;
             match self.machine.on_upstream(frame)? {
@@ -354,7 +367,6 @@ where
                     }
                 }
                 UpstreamStep::Relay(frame) => {
-                    self.exchange.relayed(Door::<C>::bytes(&frame));
                     self.client.push(&Cleared::inert(frame));
                 }
                 UpstreamStep::Hold => {}
@@ -392,7 +404,6 @@ where
             return;
         }
         for frame in self.machine.terminate(reason) {
-            self.exchange.relayed(Door::<C>::bytes(&frame));
             self.client.push(&Cleared::ours(frame));
         }
         // A client that does not read has no claim to more than this.

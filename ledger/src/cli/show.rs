@@ -1,12 +1,13 @@
 //! `show`: the entries, one a line.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gatebook_ledger::entry::Entry;
-use gatebook_ledger::event;
+use gatebook_ledger::event::{self, Account, Decoded};
 use gatebook_ledger::index::{Query, find};
 use gatebook_ledger::reader::{Item, Place};
 use gatebook_ledger::text::{self, line};
@@ -59,10 +60,17 @@ pub(crate) fn show(dir: &Path, query: &Query, indexed: bool, as_json: bool) -> i
     let index = if indexed { index_of(dir, &storage) } else { None };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let (mut failed, mut shown) = (None, Shown { entries: 0, broken: false });
+    // Counts are compared where all entries of a session are shown.
+    let whole = *query == Query { session: query.session, ..Query::default() };
+    let mut accounts: HashMap<u64, Account> = HashMap::new();
+    let mut differences = Vec::new();
     let distrusted = find(&storage, index.as_ref(), event::words, query, |item| {
         let told = match item {
             Item::Entry { place, entry, payload } => {
                 shown.entries += 1;
+                if whole && entry.header.session != 0 {
+                    differences.extend(settle(&mut accounts, &entry, payload));
+                }
                 if as_json {
                     show_json(&mut out, place, &entry, payload)
                 } else {
@@ -92,6 +100,10 @@ pub(crate) fn show(dir: &Path, query: &Query, indexed: bool, as_json: bool) -> i
         return Err(error);
     }
     out.flush()?;
+    shown.broken |= !differences.is_empty();
+    for difference in differences {
+        eprintln!("gatebook-ledger: {difference}");
+    }
     if index.is_some() && distrusted.is_none() {
         eprintln!("gatebook-ledger: answered from the index, which verification does not cover");
     }
@@ -100,6 +112,24 @@ pub(crate) fn show(dir: &Path, query: &Query, indexed: bool, as_json: bool) -> i
         eprintln!("gatebook-ledger: {why}, so everything was read; `gatebook-ledger rebuild-index` mends it");
     }
     Ok(shown)
+}
+
+/// Counts an entry for its session; where that closes, gives what its close counts otherwise.
+fn settle(accounts: &mut HashMap<u64, Account>, entry: &Entry<'_>, payload: Option<&[u8]>) -> Vec<String> {
+    let session = entry.header.session;
+    match event::decode(entry.header.kind, entry.body, payload) {
+        Ok(Decoded::SessionClosed(closed)) => {
+            let account = accounts.remove(&session).unwrap_or_default();
+            let tell = |difference| format!("session {session}: {difference}");
+            account.differences(&closed).into_iter().map(tell).collect()
+        }
+        Ok(event) => {
+            accounts.entry(session).or_default().take(&event);
+            Vec::new()
+        }
+        // That it cannot be read is shown in its line.
+        Err(_) => Vec::new(),
+    }
 }
 
 fn show_line(out: &mut impl Write, entry: &Entry<'_>, payload: Option<&[u8]>) -> io::Result<()> {

@@ -87,6 +87,7 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
         Decoded::Revocation(Some(payload)) => {
             format!("{} by {}: {}", payload.whom(), payload.by, payload.reason)
         }
+        Decoded::Revoked(body, _) => format!("{} so far", body.count),
         Decoded::Revocation(None) | Decoded::Other(..) => String::from_utf8_lossy(body).into_owned(),
     }
 }

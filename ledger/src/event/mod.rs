@@ -6,16 +6,19 @@
 //!
 //! What a newcomer gets wrong: the log layer knows none of this. It knows the numbers of a session's opening and close, no more.
 
+mod account;
 mod approval;
 mod describe;
 mod words;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+pub use account::Account;
 pub use approval::*;
 pub use describe::describe;
 pub use words::words;
@@ -52,6 +55,8 @@ pub const APPROVAL_LAPSED: Kind = Kind(299);
 pub const GLASS_BROKEN: Kind = Kind(300);
 /// A principal or a session was revoked.
 pub const REVOCATION: Kind = Kind(304);
+/// Who was revoked so far: what was recorded before need not be read to know it.
+pub const REVOKED: Kind = Kind(305);
 
 /// Somebody did something to the gateway itself, or was refused it.
 pub const ADMIN_ACTION: Kind = Kind(336);
@@ -93,6 +98,7 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         GLASS_BROKEN => "glass.broken",
         REVOCATION => "revocation",
         ADMIN_ACTION => "admin.action",
+        REVOKED => "revoked",
         _ => return None,
     })
 }
@@ -220,6 +226,11 @@ bodies! {
     LedgerAlarmBody<'a> => LEDGER_ALARM, LedgerAlarmPayload<'a>;
 }
 
+impl Body for RevokedBody {
+    const KIND: Kind = REVOKED;
+    type Payload = RevokedPayload;
+}
+
 /// Any event of the vocabulary, read back from an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -250,6 +261,8 @@ pub enum Decoded<'a> {
     Revocation(Option<RevocationPayload<'a>>),
     /// Something done to the gateway itself.
     AdminAction(AdminActionBody<'a>, Option<AdminActionPayload<'a>>),
+    /// Who was revoked so far.
+    Revoked(RevokedBody, Option<RevokedPayload>),
     /// Anything else, as JSON.
     Other(serde_json::Value, Option<serde_json::Value>),
 }
@@ -274,6 +287,7 @@ pub fn decode<'a>(kind: Kind, body: &'a [u8], payload: Option<&'a [u8]>) -> serd
         GLASS_BROKEN => Decoded::GlassBroken(read(body)?, payload.map(read).transpose()?),
         REVOCATION => Decoded::Revocation(payload.map(read).transpose()?),
         ADMIN_ACTION => Decoded::AdminAction(read(body)?, payload.map(read).transpose()?),
+        REVOKED => Decoded::Revoked(read(body)?, payload.map(read).transpose()?),
         _ => Decoded::Other(read(body)?, payload.map(read).transpose()?),
     })
 }
@@ -450,8 +464,12 @@ pub struct Principal<'a> {
 }
 
 /// See [`Kind::SESSION_CLOSED`]. Recovery closes what a crash left open with the reason `crash`, and the counts that it cannot know absent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// [`Account`] holds them against the session's other entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct SessionClosedBody<'a> {
+    /// What passed in each channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Channels>,
     /// How many commands were decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands: Option<u64>,
@@ -464,9 +482,31 @@ pub struct SessionClosedBody<'a> {
     /// How many commands were refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<u64>,
-    /// How many bytes were sent to the client.
+    /// How many bytes commands showed to the client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to_client_bytes: Option<u64>,
+    pub shown_bytes: Option<u64>,
+}
+
+/// What passed in each channel of a session, commands or not, from its first message to our last words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Channels {
+    /// Taken from the client.
+    pub client_to_gateway: Passed,
+    /// Let go to the client.
+    pub gateway_to_client: Passed,
+    /// Let go to the upstream.
+    pub gateway_to_upstream: Passed,
+    /// Taken from the upstream.
+    pub upstream_to_gateway: Passed,
+}
+
+/// What passed one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Passed {
+    /// Bytes, headers included.
+    pub bytes: u64,
+    /// Messages of the protocol that ended.
+    pub messages: u64,
 }
 
 /// See [`COMMAND`].
@@ -707,6 +747,24 @@ pub struct AdminActionPayload<'a> {
     /// The address that it came from.
     #[serde(borrow)]
     pub source: Cow<'a, str>,
+}
+
+/// See [`REVOKED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedBody {
+    /// How many there are in all.
+    pub count: u64,
+}
+
+/// See [`REVOKED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedPayload {
+    /// The groups' names.
+    pub groups: BTreeSet<String>,
+    /// The principals' ids.
+    pub principals: BTreeSet<String>,
+    /// The tokens' ids.
+    pub tokens: BTreeSet<String>,
 }
 
 /// See [`Kind::GAP`]: recording was impossible from then until this entry.

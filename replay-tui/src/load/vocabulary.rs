@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use gatebook_ledger::entry::{Entry, Kind};
 use gatebook_ledger::event::{
-    self, CommandBody, CommandPayload, Decoded, OutcomeBody, OutcomePayload, Principal, SessionClosedBody,
-    SessionOpenedBody, SessionOpenedPayload, Text,
+    self, CommandBody, CommandPayload, Decoded, OutcomeBody, OutcomePayload, Passed, Principal,
+    SessionClosedBody, SessionOpenedBody, SessionOpenedPayload, Text,
 };
 
 use serde_json::Value;
@@ -218,6 +218,7 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
             }
             words
         }
+        Decoded::Revoked(body, _) => sentence(format!("{} revoked so far", figures::grouped(body.count))),
         Decoded::Other(body, payload) => other(kind, &body, payload.as_ref()),
         _ => sentence(name(kind)),
     })
@@ -337,8 +338,18 @@ fn session_closed(body: &SessionClosedBody<'_>) -> Words {
             words.fact(name, &figures::size(bytes));
         }
     };
-    size("to client", body.to_client_bytes);
+    size("shown", body.shown_bytes);
     size("fed", body.fed_bytes);
+    if let Some(channels) = &body.channels {
+        let mut channel = |name: &str, passed: &Passed| {
+            let messages = figures::counted(passed.messages, "message", "messages");
+            words.fact(name, &format!("{} in {messages}", figures::size(passed.bytes)));
+        };
+        channel("client to gateway", &channels.client_to_gateway);
+        channel("gateway to upstream", &channels.gateway_to_upstream);
+        channel("upstream to gateway", &channels.upstream_to_gateway);
+        channel("gateway to client", &channels.gateway_to_client);
+    }
     words.fact("refused", &body.refused.map_or_else(String::new, figures::grouped));
     words
 }

@@ -159,11 +159,12 @@ impl Book {
 
     pub fn end(&mut self, session: u64, reason: &str, commands: u64, refused: u64) {
         let body = SessionClosedBody {
+            channels: None,
             commands: Some(commands),
             fed_bytes: Some(0),
             reason: reason.into(),
             refused: Some(refused),
-            to_client_bytes: Some(4_711),
+            shown_bytes: Some(4_711),
         };
         self.stage(session, &body, None);
         self.commit();

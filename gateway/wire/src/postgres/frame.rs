@@ -62,6 +62,15 @@ impl Frame {
         }
     }
 
+    /// How many messages end in it.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        match self {
+            Frame::Message(_) => 1,
+            Frame::Run(run) => run.completed,
+        }
+    }
+
     /// The tag of the message or of the run's messages.
     #[must_use]
     pub fn tag(&self) -> u8 {
