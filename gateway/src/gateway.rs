@@ -21,7 +21,8 @@ use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rej
 use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
 use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
 use crate::session::{
-    Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, StayOut, Target, Terms, Withdrawn,
+    Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, StayOut, Tallies, Target, Terms,
+    Withdrawn,
 };
 use crate::upstream::Upstream;
 
@@ -33,6 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) recorder: Recorder,
     pub(crate) registry: Arc<Registry>,
     pub(crate) approvals: Arc<Approvals>,
+    tallies: Tallies,
     served: HashMap<String, Arc<Served>>,
     revoked: RwLock<StayOut>,
     no_catalog: Arc<Watched>,
@@ -84,6 +86,8 @@ pub(crate) struct Admission {
     expires: SystemTime,
     source: SocketAddr,
     shadow: bool,
+    /// Whether policy lets it do nothing but read: the upstream then holds it to that, too.
+    pub(crate) read_only: bool,
     /// The role, with its password's reference.
     pub(crate) role: Role,
 }
@@ -181,11 +185,20 @@ impl Gateway {
             recorder,
             registry: Arc::default(),
             approvals: Arc::default(),
+            tallies: Tallies::default(),
             served,
             revoked: RwLock::new(revoked),
             no_catalog: Watched::new(Arc::default()),
             logins: Mutex::new(Logins { since: Instant::now(), counts: HashMap::new() }),
         }))
+    }
+
+    /// Counts what principals were shown today before this start.
+    pub(crate) fn restore_tallies(&self) -> Result<(), crate::record::StartError> {
+        for (principal, shown) in self.recorder.shown_today(&self.config.ledger)? {
+            self.tallies.restore(&principal, shown);
+        }
+        Ok(())
     }
 
     /// Starts what runs beside the sessions.
@@ -258,7 +271,9 @@ impl Gateway {
             role: role.name.as_str().into(),
             protocol: "postgres",
         });
-        let decision = self.policy.load().decide(&standing, &policy::login(&role.name));
+        let policy = self.policy.current();
+        let decision = policy.decide(&standing, &policy::login(&role.name));
+        let read_only = !resource.shadow && policy.only_reads(&standing);
         if !decision.is_permit() && !resource.shadow {
             return refused("policy", &format!("{who} may not be role {:?} in {database:?}", role.name));
         }
@@ -273,6 +288,7 @@ impl Gateway {
             expires,
             source,
             shadow: resource.shadow,
+            read_only,
             role: role.clone(),
         })
     }
@@ -347,6 +363,8 @@ impl Gateway {
             standing: admission.standing.clone(),
             shadow: admission.shadow,
             reads_when_written: served.upstream.resource().durability != config::Durability::Strict,
+            tally: self.tallies.of(admission.principal.id()),
+            cancel: upstream_key.clone().map(|key| canceller_of(served.upstream.clone(), key)),
         };
         let entered = self.registry.enter(live);
         // So may a change of policy.
@@ -502,6 +520,18 @@ fn presented(brought: &BTreeMap<String, String>) -> Presented {
         Some("ask") => Presented::Ask,
         Some(id) => Presented::Approved(id.parse().ok()),
     }
+}
+
+/// Has an upstream cancel what a session runs that reached a limit.
+fn canceller_of(upstream: Arc<Upstream>, key: CancelKey) -> crate::session::Cancel {
+    Box::new(move || {
+        let (upstream, key) = (upstream.clone(), key.clone());
+        tokio::spawn(async move {
+            if let Err(error) = upstream.cancel(&key).await {
+                tracing::warn!(resource = upstream.resource().name, %error, "cannot cancel what reached a limit");
+            }
+        })
+    })
 }
 
 /// A name that a client gave, for the operator. What is longer than any name may be a token in the wrong place, and is not repeated.

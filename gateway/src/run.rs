@@ -163,6 +163,9 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked().clone())?;
     gateway.start_watching();
     approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
+    if gateway.policy.load().limits_days() {
+        gateway.restore_tallies()?;
+    }
 
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();

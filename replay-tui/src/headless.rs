@@ -296,6 +296,7 @@ impl<'a> StepLine<'a> {
                         Ending::Completed => "completed",
                         Ending::Suspended => "suspended",
                         Ending::Failed => "failed",
+                        Ending::Cut => "cut",
                         Ending::Skipped => "skipped",
                         Ending::Refused => "refused",
                         Ending::Unknown => "unknown",

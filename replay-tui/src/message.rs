@@ -260,6 +260,8 @@ pub enum Ending {
     Suspended,
     /// The upstream refused it or failed.
     Failed,
+    /// It reached a limit of policy: the rest was not shown, and the client was told an error.
+    Cut,
     /// An earlier error made the upstream pass over it.
     Skipped,
     /// The gateway refused it.

@@ -74,6 +74,7 @@ pub fn outcome(outcome: &Outcome, answer: &str) -> (String, Tone) {
             (format!("{}, more", figures::counted(outcome.rows, "row", "rows")), Tone::Faint)
         }
         Ending::Failed => (format!("error {answer}"), Tone::Strong),
+        Ending::Cut => (format!("{}, cut", figures::counted(outcome.rows, "row", "rows")), Tone::Strong),
         Ending::Skipped => ("skipped".to_owned(), Tone::Faint),
         Ending::Refused => ("refused".to_owned(), Tone::Refused),
         Ending::Unknown => ("unknown".to_owned(), Tone::Doubt),

@@ -141,7 +141,7 @@ pub struct Command {
     pub statement: String,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
-    /// How it came out: `completed`, `failed`, `suspended`, `skipped`, `refused`, `unknown`; none when nothing says.
+    /// How it came out: `completed`, `failed`, `suspended`, `cut`, `skipped`, `refused`, `unknown`; none when nothing says.
     pub ending: Option<String>,
     /// How many rows the client was shown.
     pub rows: Option<u64>,

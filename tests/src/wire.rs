@@ -493,6 +493,23 @@ pub fn copy_done() -> Vec<u8> {
     frame(b'c', &[])
 }
 
+/// `FunctionCall` with arguments and result as text.
+///
+/// # Panics
+/// When there are more arguments than the protocol can say.
+#[must_use]
+pub fn function_call(number: u32, arguments: &[&str]) -> Vec<u8> {
+    let mut body = number.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    body.extend(u16::try_from(arguments.len()).expect("they are few").to_be_bytes());
+    for argument in arguments {
+        body.extend(i32::try_from(argument.len()).expect("they are short").to_be_bytes());
+        body.extend(argument.as_bytes());
+    }
+    body.extend([0, 0]);
+    frame(b'F', &body)
+}
+
 /// `Terminate`.
 #[must_use]
 pub fn terminate() -> Vec<u8> {

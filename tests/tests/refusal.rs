@@ -278,3 +278,30 @@ fn a_setting_that_changes_how_text_is_read_hides_nothing() {
         assert_eq!(answer.last().unwrap(), "Z I");
     }
 }
+
+/// What a client tries with parameters is told also where the server does not take them: its error repeats them.
+#[test]
+fn parameters_that_are_not_taken_are_recorded() {
+    let mut world = World::new(gatebook_tests::gateway::PERMIT_ALL);
+    let mut client = world.client();
+    let frames = [
+        extended("SELECT id FROM orders WHERE id = $1", &[Some("12x34")]),
+        extended("SELECT 1", &[]),
+        sync(),
+        extended("SELECT id FROM orders WHERE id = $1", &[Some("7")]),
+        sync(),
+    ];
+    client.send(&frames.concat()).unwrap();
+    assert_eq!(brief(&client.receive_until(b"Z")), ["1", "E 22P02", "Z I"]);
+    assert_eq!(brief(&client.receive_until(b"Z")), ["1", "2", "D 7", "C SELECT 1", "Z I"]);
+    drop(client);
+    assert!(world.gateway.stop().success());
+    let ledger = world.gateway.ledger();
+    ledger.assert_sound();
+    let commands = ledger.commands();
+    let prepares = |command: &&gatebook_tests::ledger::Command| {
+        command.phase == "prepare" && command.parameters.first().is_some_and(|first| first.is(Some("12x34")))
+    };
+    let failed = commands.iter().find(prepares).expect("what was tried is told");
+    assert_eq!((failed.ending.as_deref(), failed.parameters.len()), (Some("failed"), 1));
+}

@@ -147,6 +147,7 @@ mod tests {
                 facts: Facts::default(),
                 masks: Vec::new(),
             }),
+            shown_rows: None,
         }
     }
 

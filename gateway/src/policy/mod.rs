@@ -35,7 +35,7 @@ pub use cache::DecisionCache;
 pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};
 pub use mistake::Mistake;
-pub use obligation::{Approval, Glass, InTransaction, Obligation};
+pub use obligation::{Approval, Glass, InTransaction, Limit, Obligation};
 pub use set::{POLICIES_MAX, PolicySet};
 pub use watch::Live;
 
@@ -206,11 +206,11 @@ impl Decision {
         self.obligations.contains(&Obligation::ReasonRequired)
     }
 
-    /// The most rows that may be shown, where there is a limit.
+    /// How much of something there may be, where there is a limit.
     #[must_use]
-    pub fn rows_max(&self) -> Option<u64> {
+    pub fn at_most(&self, limit: Limit) -> Option<u64> {
         self.obligations.iter().find_map(|obligation| match obligation {
-            Obligation::MaxRows(rows) => Some(rows.get()),
+            Obligation::AtMost(found, most) if *found == limit => Some(most.get()),
             _ => None,
         })
     }

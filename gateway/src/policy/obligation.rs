@@ -17,8 +17,8 @@ use super::mistake::did_you_mean;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Obligation {
-    /// At most this many rows are shown to the client (`@max_rows("1000")`).
-    MaxRows(NonZeroU64),
+    /// No more than so much of something.
+    AtMost(Limit, NonZeroU64),
     /// Somebody else must approve first (`@requires_approval("dba")`).
     RequiresApproval {
         /// The group whose members may approve.
@@ -127,16 +127,71 @@ impl Approval {
     }
 }
 
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// Rows that a command shows, however many executions it takes (`@max_rows("1000")`).
+    Rows,
+    /// Seconds that a command runs (`@max_time("30s")`).
+    Seconds,
+    /// Bytes that are shown in a session (`@max_bytes_per_session("100MiB")`).
+    SessionBytes,
+    /// Rows that are shown to a principal in a day (`@max_rows_per_day("100000")`).
+    DayRows,
+    /// Bytes that are shown to a principal in a day (`@max_bytes_per_day("1GiB")`).
+    DayBytes,
+}
+
+impl Limit {
+    const ALL: [Limit; 5] =
+        [Limit::Rows, Limit::Seconds, Limit::SessionBytes, Limit::DayRows, Limit::DayBytes];
+
+    /// The annotation that sets it.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Limit::Rows => "max_rows",
+            Limit::Seconds => "max_time",
+            Limit::SessionBytes => "max_bytes_per_session",
+            Limit::DayRows => "max_rows_per_day",
+            Limit::DayBytes => "max_bytes_per_day",
+        }
+    }
+
+    /// Whether it has a meaning only where rows are shown.
+    pub(super) fn is_of_rows(self) -> bool {
+        self != Limit::Seconds
+    }
+
+    fn of(key: &str) -> Option<Limit> {
+        Limit::ALL.into_iter().find(|limit| limit.key() == key)
+    }
+
+    /// Reads the annotation's value; the error says what it should be.
+    fn read(self, value: &str) -> Result<NonZeroU64, &'static str> {
+        match self {
+            Limit::Rows | Limit::DayRows => {
+                read_number(value).ok_or("a number of rows (for example \"1000\")")
+            }
+            Limit::Seconds => read_duration(value)
+                .and_then(|time| NonZeroU64::new(time.as_secs()))
+                .ok_or("a time up to 30 days (for example \"30s\")"),
+            Limit::SessionBytes | Limit::DayBytes => {
+                read_bytes(value).ok_or("a number of bytes (for example \"100MiB\")")
+            }
+        }
+    }
+}
+
 impl Obligation {
     /// Whether a person has to do something about it before the command runs.
     pub(super) fn concerns_people(&self) -> bool {
-        !matches!(self, Obligation::MaxRows(_))
+        !matches!(self, Obligation::AtMost(..))
     }
 
     /// The annotation that demands it.
     pub(super) fn key(&self) -> &'static str {
         match self {
-            Obligation::MaxRows(_) => MAX_ROWS,
+            Obligation::AtMost(limit, _) => limit.key(),
             Obligation::RequiresApproval { .. } => REQUIRES_APPROVAL,
             Obligation::ReasonRequired => REASON_REQUIRED,
             Obligation::BreakGlass => BREAK_GLASS,
@@ -148,7 +203,8 @@ impl Obligation {
 impl fmt::Display for Obligation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obligation::MaxRows(rows) => write!(f, "{MAX_ROWS} {rows}"),
+            Obligation::AtMost(Limit::Seconds, most) => write!(f, "{} {most}s", self.key()),
+            Obligation::AtMost(_, most) => write!(f, "{} {most}", self.key()),
             Obligation::RequiresApproval { group, quorum, expires, in_transaction } => {
                 write!(f, "{REQUIRES_APPROVAL} {quorum} of {group}")?;
                 expires.map_or(Ok(()), |time| write!(f, " for {} s", time.as_secs()))?;
@@ -168,24 +224,31 @@ pub(super) fn combine(mut all: Vec<Obligation>) -> Vec<Obligation> {
     // Sorting puts the smallest limit first among the limits, and equal obligations side by side.
     all.sort();
     all.dedup_by(|later, kept| {
-        later == kept || matches!((later, kept), (Obligation::MaxRows(_), Obligation::MaxRows(_)))
+        let same_limit = match (&*later, &*kept) {
+            (Obligation::AtMost(later, _), Obligation::AtMost(kept, _)) => later == kept,
+            _ => false,
+        };
+        later == kept || same_limit
     });
     all
 }
 
 const ID: &str = "id";
 const DESCRIPTION: &str = "description";
-const MAX_ROWS: &str = "max_rows";
 const REQUIRES_APPROVAL: &str = "requires_approval";
 const QUORUM: &str = "quorum";
 const EXPIRES: &str = "expires";
 const IN_TRANSACTION: &str = "in_transaction";
 const REASON_REQUIRED: &str = "reason_required";
 const BREAK_GLASS: &str = "break_glass";
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 13] = [
     ID,
     DESCRIPTION,
-    MAX_ROWS,
+    "max_rows",
+    "max_time",
+    "max_bytes_per_session",
+    "max_rows_per_day",
+    "max_bytes_per_day",
     REQUIRES_APPROVAL,
     QUORUM,
     EXPIRES,
@@ -237,10 +300,6 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
                 _ => found.id = Some(value.into()),
             },
             DESCRIPTION => {}
-            MAX_ROWS => match read_number::<NonZeroU64>(value) {
-                Some(rows) => found.obligations.push(Obligation::MaxRows(rows)),
-                None => fault(key, format!("{value:?} is not a number of rows (for example \"1000\")")),
-            },
             REQUIRES_APPROVAL => match value {
                 "" => fault(key, "name the group that may approve: @requires_approval(\"dba\")".into()),
                 group => approvers = Some(Arc::from(group)),
@@ -267,7 +326,11 @@ pub(super) fn read(annotations: &BTreeMap<&str, &str>, forbids: bool) -> Result<
             }
             REASON_REQUIRED => found.obligations.push(Obligation::ReasonRequired),
             BREAK_GLASS => found.obligations.push(Obligation::BreakGlass),
-            _ => fault(key, format!("unknown annotation{}", did_you_mean(key, KEYS, "@"))),
+            _ => match Limit::of(key).map(|limit| (limit, limit.read(value))) {
+                Some((limit, Ok(most))) => found.obligations.push(Obligation::AtMost(limit, most)),
+                Some((_, Err(wanted))) => fault(key, format!("{value:?} is not {wanted}")),
+                None => fault(key, format!("unknown annotation{}", did_you_mean(key, KEYS, "@"))),
+            },
         }
     }
 
@@ -312,6 +375,16 @@ fn read_number<N: std::str::FromStr>(value: &str) -> Option<N> {
     plain.then(|| value.parse().ok()).flatten()
 }
 
+/// Bytes as digits, alone or with one of `KiB`, `MiB`, `GiB`.
+fn read_bytes(value: &str) -> Option<NonZeroU64> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let (digits, unit) = units
+        .into_iter()
+        .find_map(|(name, unit)| Some((value.strip_suffix(name)?, unit)))
+        .unwrap_or((value, 1));
+    read_number::<NonZeroU64>(digits)?.checked_mul(NonZeroU64::new(unit)?)
+}
+
 /// A time as digits and one of `s`, `m`, `h`, `d`.
 fn read_duration(value: &str) -> Option<Duration> {
     let unit = match value.chars().last()? {
@@ -330,8 +403,12 @@ fn read_duration(value: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    fn most(limit: Limit, number: u64) -> Obligation {
+        Obligation::AtMost(limit, NonZeroU64::new(number).expect("not zero"))
+    }
+
     fn rows(number: u64) -> Obligation {
-        Obligation::MaxRows(NonZeroU64::new(number).expect("not zero"))
+        most(Limit::Rows, number)
     }
 
     fn approval(group: &str, quorum: u8, seconds: Option<u64>) -> Obligation {
@@ -349,6 +426,20 @@ mod tests {
             (vec![], vec![]),
             (vec![("description", "anything at all")], vec![]),
             (vec![("max_rows", "1000")], vec![rows(1000)]),
+            (
+                vec![
+                    ("max_bytes_per_day", "2GiB"),
+                    ("max_bytes_per_session", "1024"),
+                    ("max_rows_per_day", "7"),
+                    ("max_time", "2m"),
+                ],
+                vec![
+                    most(Limit::Seconds, 120),
+                    most(Limit::SessionBytes, 1024),
+                    most(Limit::DayRows, 7),
+                    most(Limit::DayBytes, 2 << 30),
+                ],
+            ),
             (vec![("requires_approval", "dba")], vec![approval("dba", 1, None)]),
             (
                 vec![
@@ -423,6 +514,21 @@ mod tests {
                 vec![("requires_approval", "")],
                 false,
                 "@requires_approval: name the group that may approve: @requires_approval(\"dba\")",
+            ),
+            (
+                vec![("max_time", "30")],
+                false,
+                "@max_time: \"30\" is not a time up to 30 days (for example \"30s\")",
+            ),
+            (
+                vec![("max_bytes_per_day", "1 MiB")],
+                false,
+                "@max_bytes_per_day: \"1 MiB\" is not a number of bytes (for example \"100MiB\")",
+            ),
+            (
+                vec![("max_bytes_per_session", "99999999999GiB")],
+                false,
+                "@max_bytes_per_session: \"99999999999GiB\" is not a number of bytes (for example \"100MiB\")",
             ),
             (vec![("id", "")], false, "@id: the name is missing"),
             (vec![("id", "a\nb")], false, "@id: the name holds a control character"),

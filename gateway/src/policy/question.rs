@@ -196,6 +196,9 @@ pub(super) fn context(standing: &Standing, meaning: &Meaning) -> Result<Context,
         ("has_limit".to_owned(), RestrictedExpression::new_bool(facts.has_limit)),
         ("statements".to_owned(), RestrictedExpression::new_long(facts.statements.into())),
         ("resolved".to_owned(), RestrictedExpression::new_bool(facts.resolved)),
+        ("relations".to_owned(), RestrictedExpression::new_long(facts.relations.into())),
+        ("calls".to_owned(), RestrictedExpression::new_long(facts.calls.into())),
+        ("fingerprint".to_owned(), text(&facts.fingerprint)),
         ("effect".to_owned(), RestrictedExpression::new_entity_uid(uid(&VOCABULARY.effect, effect))),
     ])?;
     Ok(Context::from_pairs([

@@ -5,6 +5,8 @@
 //! others. What is left is evaluated by Cedar, each policy by itself, and combined by Cedar's own rule with one
 //! change: an error refuses. A test holds this against Cedar's authorizer over random sets.
 
+mod reads;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -157,6 +159,15 @@ impl PolicySet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Whether any policy limits what is shown in a day.
+    #[must_use]
+    pub fn limits_days(&self) -> bool {
+        let obligations = self.rules.iter().flat_map(|rule| &rule.obligations);
+        obligations.into_iter().any(|found| {
+            matches!(found, Obligation::AtMost(obligation::Limit::DayRows | obligation::Limit::DayBytes, _))
+        })
     }
 
     /// Decides a command: every action of it must be permitted to every link of the chain.
@@ -491,10 +502,16 @@ fn compile_policy(
     let shows_rows = |verb: &Verb| {
         matches!(verb, Verb::Select | Verb::Insert | Verb::Update | Verb::Delete | Verb::Call | Verb::Opaque)
     };
-    let limits_rows = annotations.obligations.iter().any(|found| matches!(found, Obligation::MaxRows(_)));
-    if limits_rows && !verbs.iter().any(shows_rows) {
-        let offset = places.get("max_rows").copied().unwrap_or(start(policy));
-        mistakes.push(at(offset, "@max_rows: none of the actions of this policy shows rows".into()));
+    if !verbs.iter().any(shows_rows) {
+        for found in &annotations.obligations {
+            if let Obligation::AtMost(limit, _) = found
+                && limit.is_of_rows()
+            {
+                let offset = places.get(limit.key()).copied().unwrap_or(start(policy));
+                let message = format!("@{}: none of the actions of this policy shows rows", limit.key());
+                mistakes.push(at(offset, message));
+            }
+        }
     }
     if (verbs.contains(&Verb::Login) || concerns_gateway(policy))
         && let Some(asks) = annotations.obligations.iter().find(|found| found.concerns_people())

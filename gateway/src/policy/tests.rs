@@ -1,6 +1,7 @@
 //! Policies judged from outside: texts go in, decisions come out.
 
 mod folder;
+mod reads;
 mod slices;
 mod written;
 
@@ -97,6 +98,9 @@ fn meaning(text: &str) -> Meaning {
             "kind" => meaning.facts.kind = value.into(),
             "has_where" => meaning.facts.has_where = value == "true",
             "has_limit" => meaning.facts.has_limit = value == "true",
+            "relations" => meaning.facts.relations = value.parse().expect("a number"),
+            "calls" => meaning.facts.calls = value.parse().expect("a number"),
+            "fingerprint" => meaning.facts.fingerprint = value.into(),
             "resolved" => meaning.facts.resolved = value == "true",
             "statements" => meaning.facts.statements = value.parse().expect("a number"),
             "effect" if value == "reads" => meaning.effect = Effect::Reads,
@@ -330,7 +334,7 @@ permit (principal, action == Action::"select", resource) when { context.statemen
     let limited = "select table orders/public.orders; has_limit=true";
     check(&set, "user corp:lee", limited, "permit by a.cedar:2, a.cedar:9 with max_rows 2");
     let decision = set.decide(&standing("user corp:lee"), &meaning(limited));
-    assert_eq!(decision.rows_max(), Some(2));
+    assert_eq!(decision.at_most(Limit::Rows), Some(2));
 }
 
 #[test]

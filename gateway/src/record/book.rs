@@ -214,14 +214,14 @@ impl Book {
         let (shown, fed) = (entry.shown.as_ref().map(hex), entry.fed.as_ref().map(hex));
         let payload = event::OutcomePayload {
             code: match entry.ending {
-                Ending::Failed(code) => Some(code.as_str().into()),
+                Ending::Failed(code) | Ending::Cut(Err(code)) => Some(code.as_str().into()),
                 _ => None,
             },
             fed_blake3: fed.as_deref().map(Cow::Borrowed),
             fed_bytes: (entry.fed_bytes > 0).then_some(entry.fed_bytes),
             shown_blake3: shown.as_deref().map(Cow::Borrowed),
             tag: match entry.ending {
-                Ending::Completed(tag) if !tag.is_empty() => Some(tag.as_str().into()),
+                Ending::Completed(tag) | Ending::Cut(Ok(tag)) if !tag.is_empty() => Some(tag.as_str().into()),
                 _ => None,
             },
         };

@@ -10,12 +10,14 @@ mod anchor;
 mod approval;
 mod book;
 mod revocations;
+mod shown;
 mod thread;
 mod upkeep;
 mod watch;
 mod witness;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,7 +41,7 @@ pub(crate) use self::witness::is_witness_key;
 use crate::config::LedgerConfig;
 use crate::identity::{Principal, PrincipalKind};
 use crate::policy::{AdminAction, Decision, PolicySet, Standing, SubjectKind};
-use crate::session::{Signal, Signals, Target, Ticket};
+use crate::session::{Day, Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
 pub(crate) use approval::{Answered, Asked, Broken, Used};
@@ -478,6 +480,16 @@ impl Recorder {
             source: entry.source.to_string().into(),
         };
         self.record(&body, Some(&payload), deadline).await
+    }
+
+    /// What each principal was shown so far in the day of now.
+    ///
+    /// # Errors
+    /// [`StartError::System`] when the ledger cannot be read.
+    pub(crate) fn shown_today(&self, config: &LedgerConfig) -> Result<HashMap<Arc<str>, Day>, StartError> {
+        let path = &config.path;
+        shown::since(path, self.storage.as_ref(), Day::of(SystemTime::now()))
+            .map_err(|error| StartError::System { path: path.clone(), error })
     }
 
     /// Records a revocation; durable when it returns.

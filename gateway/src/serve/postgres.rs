@@ -357,6 +357,9 @@ async fn converse(
         masking: gateway.masking(&admission, catalog.as_ref()),
     };
     let mut session = Session::new(start, &snapshot);
+    if admission.read_only {
+        session = session.read_only();
+    }
     for (name, value) in &connected.parameters {
         session.parameter_status(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
@@ -382,6 +385,9 @@ async fn connect(
     let name = application_name(&request.application_name, admission.principal());
     let mut settings: Vec<(&str, &str)> = vec![("application_name", &name)];
     settings.extend(request.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if admission.read_only {
+        settings.push(("default_transaction_read_only", "on"));
+    }
     served.upstream.connect(&admission.role, &request.database, &settings).await
 }
 

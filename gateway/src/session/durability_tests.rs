@@ -168,7 +168,8 @@ impl Stage {
         let machine = Conversation::new(Session::new(start, &catalog), Arc::new(NoCatalog));
         let (client, ours) = tokio::io::duplex(1 << 19);
         let (upstream, theirs) = tokio::io::duplex(upstream_bytes);
-        let terms = Terms { standing, shadow: false, reads_when_written: false };
+        let terms =
+            Terms { standing, shadow: false, reads_when_written: false, tally: Arc::default(), cancel: None };
         let relay = tokio::spawn(async move {
             let people = People { approvals: Arc::default(), presented: Presented::Nothing, locks: None };
             let mut exchange = Exchange::new(terms, policy, book, people);

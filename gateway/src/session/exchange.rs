@@ -6,19 +6,22 @@ mod consent;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gatebook_wire::action::Effect;
 use gatebook_wire::protocol::{
-    Circumstances, Command, EndReason, Ended, Ending, Intent, Phase, Refusal, RefusalKind, RequestId,
+    Circumstances, Command, EndReason, Ended, Ending, Excess, Intent, Phase, Refusal, RefusalKind, RequestId,
     Violation,
 };
+use tokio::task::JoinHandle;
 
 use consent::{Asking, Consent};
 pub(crate) use consent::{Locks, People, Presented};
 
 use super::signal::Ticket;
+use super::tally::{Bounds, Shown, Tally};
 use crate::approval::Lapse;
 use crate::policy::{Decision, DecisionCache, Live, Standing, Verdict as Ruling};
 use crate::record::{Book, CommandEntry, OutcomeEntry, Ruled};
@@ -31,7 +34,14 @@ pub(crate) struct Terms {
     pub(crate) shadow: bool,
     /// Whether reads are released once their record is written, before it is durable.
     pub(crate) reads_when_written: bool,
+    /// What the principal was shown today.
+    pub(crate) tally: Arc<Tally>,
+    /// Has the upstream cancel what the session runs; the task ends when it has been asked.
+    pub(crate) cancel: Option<Cancel>,
 }
+
+/// See [`Terms::cancel`].
+pub(crate) type Cancel = Box<dyn Fn() -> JoinHandle<()> + Send + Sync>;
 
 /// What passed in an exchange.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +87,9 @@ impl std::ops::AddAssign for Passed {
     }
 }
 
+/// How long the upstream may go on with a command that was cut.
+const DRAINING: Duration = Duration::from_secs(10);
+
 /// How many decisions a session remembers.
 const DECISIONS_MAX: usize = 512;
 
@@ -95,6 +108,8 @@ pub(crate) struct Exchange {
     asking: Asking,
     /// Whether commands were recorded that nobody has asked to be made durable.
     uncommitted: bool,
+    /// When the last command ended: the next one runs from then on.
+    free_since: Instant,
 }
 
 /// A command that was asked for and has not ended.
@@ -105,15 +120,41 @@ struct Open {
     gate: Ticket,
     asked: Instant,
     rows: u64,
-    rows_max: Option<u64>,
     bytes: u64,
     fed_bytes: u64,
+    bounds: Bounds,
+    /// The rows of the whole result, where several commands show it.
+    shown_rows: Option<Arc<AtomicU64>>,
+    /// Whether the last row shown goes on.
+    unfinished: bool,
+    /// When it was cut, or cancelled for its time.
+    stopped: Option<Instant>,
+}
+
+impl Open {
+    fn new(request: RequestId, command: &Command, gate: Ticket, asked: Instant, bounds: Bounds) -> Open {
+        Open {
+            request,
+            runs: command.phase == Phase::Execute,
+            gate,
+            asked,
+            rows: 0,
+            bytes: 0,
+            fed_bytes: 0,
+            bounds,
+            shown_rows: command.shown_rows.clone(),
+            unfinished: false,
+            stopped: None,
+        }
+    }
 }
 
 /// Whether a frame may go.
 pub(super) enum Verdict {
     /// Once this record is durable.
     Permit(Ticket),
+    /// The same, under limits.
+    PermitLimited(Ticket),
     /// It may not; what takes its place goes once this record is durable.
     Refuse(Refusal, Ticket),
     /// It waits for people: its frame is to be handed in again once [`Exchange::is_answered`], and when the upstream has spoken.
@@ -138,6 +179,7 @@ impl Exchange {
             violation: None,
             asking: Asking::new(people),
             uncommitted: false,
+            free_since: Instant::now(),
         }
     }
 
@@ -160,7 +202,7 @@ impl Exchange {
         } else {
             self.give_up(Lapse::Changed);
         }
-        let mut may_change = false;
+        let (mut may_change, mut limited) = (false, false);
         let mut gate = 0;
         if self.open.is_empty() {
             self.book.begin();
@@ -170,7 +212,10 @@ impl Exchange {
             if let Some(note) = &note {
                 decision = Arc::new(not_approved(&decision, note));
             }
-            let refused = intent.forbidden.is_some() || !decision.is_permit();
+            let bounds = if self.terms.shadow { Bounds::default() } else { Bounds::of(&decision) };
+            let used_up =
+                if command.phase == Phase::Execute { bounds.used_up(self.shown_so_far(0)) } else { None };
+            let refused = intent.forbidden.is_some() || !decision.is_permit() || used_up.is_some();
             let ruled = match (refused, self.terms.shadow && intent.forbidden.is_none()) {
                 (false, _) => Ruled::Permit,
                 (true, false) => Ruled::Refuse,
@@ -178,23 +223,13 @@ impl Exchange {
             };
             if ruled == Ruled::Refuse {
                 self.totals.refused += 1;
-                refusal.get_or_insert_with(|| refusal_of(command));
+                refusal.get_or_insert_with(|| used_up.map_or_else(|| refusal_of(command), used_up_of));
             }
             self.totals.commands += 1;
             may_change |= command.meaning.effect == Effect::MayChange;
             gate = self.book.command(&CommandEntry { request, command, decision: &decision, ruled });
-            let rows_max = if self.terms.shadow { None } else { decision.rows_max() };
-            let runs = command.phase == Phase::Execute;
-            self.open.push_back(Open {
-                request,
-                runs,
-                gate,
-                asked,
-                rows: 0,
-                rows_max,
-                bytes: 0,
-                fed_bytes: 0,
-            });
+            limited |= bounds.are_any();
+            self.open.push_back(Open::new(request, command, gate, asked, bounds));
         }
         self.uncommitted = true;
         // The answer of a command waits for the records of all that were asked for with it.
@@ -202,8 +237,30 @@ impl Exchange {
         self.open.iter_mut().rev().take(asked_with).for_each(|open| open.gate = gate);
         match refusal {
             Some(refusal) => Verdict::Refuse(refusal, gate),
+            None if limited => Verdict::PermitLimited(if may_change { gate } else { 0 }),
             None => Verdict::Permit(if may_change { gate } else { 0 }),
         }
+    }
+
+    /// Records commands that nobody asked for by themselves and that are over, with what policy says of them.
+    pub(super) fn account(&mut self, intent: &Intent<()>) {
+        let policy = self.policy.load();
+        if self.open.is_empty() {
+            self.book.begin();
+        }
+        for (command, request) in intent.commands.iter().zip(intent.first..) {
+            let decision = self.decisions.decide(&policy, &self.terms.standing, &command.meaning);
+            let ruled = match (decision.is_permit(), self.terms.shadow) {
+                (true, _) => Ruled::Permit,
+                (false, false) => Ruled::Refuse,
+                (false, true) => Ruled::ShadowRefuse,
+            };
+            self.totals.commands += 1;
+            self.totals.refused += u64::from(ruled == Ruled::Refuse);
+            let gate = self.book.command(&CommandEntry { request, command, decision: &decision, ruled });
+            self.open.push_back(Open::new(request, command, gate, Instant::now(), Bounds::default()));
+        }
+        self.uncommitted = true;
     }
 
     /// Nothing more can be done now. Has the task woken once the record `awaited` is far enough, and what was recorded written where that is
@@ -248,29 +305,82 @@ impl Exchange {
         self.open[at].fed_bytes += bytes.len() as u64;
     }
 
-    /// Counts data that are about to be shown to the client; tells whether they may be, within the limits of the decision.
-    #[must_use]
-    pub(super) fn disclosed(
-        &mut self,
+    /// Whether data may be shown, within the limits of the decision; where they may not, how many of the rows may, and which limit it is.
+    /// What is no row passes.
+    pub(super) fn excess(
+        &self,
         request: Option<RequestId>,
         rows: u64,
         goes_on: bool,
         bytes: &[u8],
-    ) -> bool {
+    ) -> Option<(u64, Excess)> {
+        let open = &self.open[request.and_then(|request| self.find(request))?];
+        // A row counts from its first byte.
+        let begun = rows + u64::from(goes_on);
+        if begun == 0 || !open.bounds.are_any() {
+            return None;
+        }
+        let shown = open.shown_rows.as_ref().map_or(open.rows, |rows| rows.load(Ordering::Relaxed));
+        let (rows, excess) = open.bounds.over(self.shown_so_far(shown), begun, bytes.len() as u64)?;
+        // One that has begun is shown to its end.
+        Some((rows.max(u64::from(open.unfinished)), excess))
+    }
+
+    fn shown_so_far(&self, rows: u64) -> Shown {
+        Shown { rows, session_bytes: self.totals.shown_bytes, day: self.terms.tally.today() }
+    }
+
+    /// Counts data that are about to be shown to the client.
+    pub(super) fn disclosed(&mut self, request: Option<RequestId>, rows: u64, goes_on: bool, bytes: &[u8]) {
         if let Some(at) = request.and_then(|request| self.find(request)) {
             let open = &mut self.open[at];
-            // A row counts from its first byte.
-            let begun = open.rows + rows + u64::from(goes_on);
-            if open.rows_max.is_some_and(|rows_max| begun > rows_max) {
-                self.book.signal().end(EndReason::RowLimit);
-                return false;
-            }
             open.rows += rows;
+            open.unfinished = goes_on;
+            if let Some(shown) = &open.shown_rows {
+                shown.fetch_add(rows, Ordering::Relaxed);
+            }
             open.bytes += bytes.len() as u64;
             self.shown.update(bytes);
             self.totals.shown_bytes += bytes.len() as u64;
+            self.terms.tally.add(rows, bytes.len() as u64);
         }
-        true
+    }
+
+    /// A limit is reached where nothing can be said: the session ends.
+    pub(super) fn unsayable(&self) {
+        self.book.signal().end(EndReason::Limit);
+    }
+
+    /// A command was cut: the upstream has to be done with it soon.
+    pub(super) fn stopped(&mut self, request: Option<RequestId>) {
+        if let Some(at) = request.and_then(|request| self.find(request)) {
+            self.open[at].stopped = Some(Instant::now());
+        }
+    }
+
+    /// When the command that runs has to be stopped, or to have stopped.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let open = self.open.front()?;
+        match open.stopped {
+            Some(at) => Some(at + DRAINING),
+            None => Some(open.asked.max(self.free_since) + Duration::from_secs(open.bounds.seconds?)),
+        }
+    }
+
+    /// The deadline has passed: gives the command that is to be stopped. One that was stopped and still runs ends the session.
+    pub(super) fn overdue(&mut self) -> Option<RequestId> {
+        let open = self.open.front_mut()?;
+        if open.stopped.is_some() {
+            self.book.signal().end(EndReason::Limit);
+            return None;
+        }
+        open.stopped = Some(Instant::now());
+        Some(open.request)
+    }
+
+    /// Has the upstream cancel what runs.
+    pub(super) fn cancel(&self) -> Option<JoinHandle<()>> {
+        self.terms.cancel.as_ref().map(|cancel| cancel())
     }
 
     /// Keeps what passed in all.
@@ -281,6 +391,7 @@ impl Exchange {
     /// A command came out.
     pub(super) fn ended(&mut self, ended: Ended) {
         let Some(open) = self.find(ended.request).and_then(|at| self.open.remove(at)) else { return };
+        self.free_since = Instant::now();
         self.outcome(&open, &ended.ending);
         if self.open.is_empty() {
             self.book.finish();
@@ -374,6 +485,16 @@ fn not_approved(decision: &Decision, why: &str) -> Decision {
 fn kind_of(command: &Command) -> String {
     let kind = command.meaning.facts.kind.replace('_', " ");
     if kind == "opaque" { "a statement that cannot be analysed".to_owned() } else { kind }
+}
+
+/// What the client is told when what it may be shown is used up.
+fn used_up_of(excess: Excess) -> Refusal {
+    let what = if excess == Excess::Day { "in one day" } else { "in one session" };
+    Refusal {
+        kind: RefusalKind::NotPermitted,
+        message: format!("more than may be shown {what}"),
+        hint: Some("come back later, or ask for less".into()),
+    }
 }
 
 /// What the client is told: the kind of command it sent, and never whether what it names exists.

@@ -5,11 +5,13 @@ mod exchange;
 mod registry;
 mod relay;
 mod signal;
+mod tally;
 
 #[cfg(test)]
 mod durability_tests;
 
-pub(crate) use exchange::{Exchange, Locks, Passed, People, Presented, Terms, Totals};
+pub(crate) use exchange::{Cancel, Exchange, Locks, Passed, People, Presented, Terms, Totals};
 pub(crate) use registry::{Ended, Entered, Live, Registry, Signals, StayOut, Target};
 pub(crate) use relay::relay;
 pub(crate) use signal::{Signal, Ticket, Withdrawn};
+pub(crate) use tally::{Day, Tallies};

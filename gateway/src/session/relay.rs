@@ -13,8 +13,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use gatebook_wire::protocol::{ClientStep, Disclosure, EndReason, Intent, Protocol, UpstreamStep};
-use tokio::time::{Sleep, sleep, timeout};
+use gatebook_wire::protocol::{
+    ClientStep, Cut, Disclosure, EndReason, Excess, Intent, Protocol, UpstreamStep,
+};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::cleared::{Cleared, Door};
 use super::exchange::{Channels, Exchange, Passed, Verdict};
@@ -56,6 +59,8 @@ where
         upstream_closed: false,
         unfinished: false,
         leaving: None,
+        stop: None,
+        cancelling: None,
     };
     let reason = poll_fn(|cx| relay.poll(cx)).await;
     relay.last_words(reason).await;
@@ -90,6 +95,10 @@ struct Relay<'a, P: Protocol, C, U> {
     unfinished: bool,
     /// The client has left; what is open may end until then.
     leaving: Option<Pin<Box<Sleep>>>,
+    /// When the command that runs has to be stopped.
+    stop: Option<Pin<Box<Sleep>>>,
+    /// The upstream is being asked to cancel. Until it has been, nothing is sent that could be what it cancels.
+    cancelling: Option<JoinHandle<()>>,
 }
 
 impl<P, C, U> Relay<'_, P, C, U>
@@ -108,6 +117,7 @@ where
                 return Poll::Ready(reason);
             }
             let mut moved = self.release();
+            moved |= self.poll_stop(cx);
             match self.pump_upstream() {
                 Ok(pumped) => moved |= pumped,
                 Err(violation) => {
@@ -188,6 +198,49 @@ where
         }
     }
 
+    /// Stops a command whose time is over, and sends what was kept back while the upstream was asked to cancel.
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        match self.exchange.deadline().map(Instant::from_std) {
+            None => self.stop = None,
+            Some(at) => {
+                let stop = self.stop.get_or_insert_with(|| Box::pin(sleep_until(at)));
+                if stop.deadline() != at {
+                    stop.as_mut().reset(at);
+                }
+                if stop.as_mut().poll(cx).is_ready() {
+                    self.stop = None;
+                    moved = true;
+                    if let Some(request) = self.exchange.overdue() {
+                        self.machine.expire(request, &Excess::Time);
+                        self.cancel();
+                    }
+                }
+            }
+        }
+        if let Some(cancelling) = &mut self.cancelling
+            && Pin::new(cancelling).poll(cx).is_ready()
+        {
+            self.cancelling = None;
+            self.retry = true;
+            moved = true;
+        }
+        if self.cancelling.is_none() {
+            while let Some(frame) = self.machine.owed() {
+                let bytes = Door::<U>::bytes(&frame).len();
+                self.send(0, bytes, Cleared::ours(frame));
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn cancel(&mut self) {
+        if self.cancelling.is_none() {
+            self.cancelling = self.exchange.cancel();
+        }
+    }
+
     /// How many outboxes are too full for more.
     fn full_outboxes(&self) -> usize {
         let full = |queued: usize| usize::from(queued >= OUTBOX_BYTES_MAX);
@@ -211,6 +264,7 @@ where
 
     fn client_may_speak(&self) -> bool {
         self.leaving.is_none()
+            && self.cancelling.is_none()
             && self.waiting_bytes < WAITING_BYTES_MAX
             && self.upstream.queued_bytes() < OUTBOX_BYTES_MAX
             && self.exchange.has_room()
@@ -340,6 +394,14 @@ where
                 let bytes = Door::<U>::bytes(&intent.frame).len();
                 self.send(gate, bytes, Cleared::permitted(intent.frame));
             }
+            Verdict::PermitLimited(gate) => {
+                let bytes = Door::<U>::bytes(&intent.frame).len();
+                self.send(gate, bytes, Cleared::permitted(intent.frame));
+                if let Some(frame) = self.machine.limit() {
+                    let bytes = Door::<U>::bytes(&frame).len();
+                    self.send(gate, bytes, Cleared::inert(frame));
+                }
+            }
             Verdict::Refuse(refusal, gate) => {
                 let frame = self.machine.refuse(&refusal).upstream;
                 let bytes = Door::<U>::bytes(&frame).len();
@@ -358,13 +420,10 @@ where
             moved = true;
             self.retry = true;
             match self.machine.on_upstream(frame)? {
-                UpstreamStep::Disclose(disclosure) => {
-                    let gate = disclosure.request.map_or(0, |request| self.exchange.gate(request));
-                    if gate <= self.exchange.shown_up_to() {
-                        self.disclose(disclosure);
-                    } else {
-                        self.held = Some((gate, disclosure));
-                    }
+                UpstreamStep::Disclose(disclosure) => self.disclose_when_recorded(disclosure),
+                UpstreamStep::Account(intent, disclosure) => {
+                    self.exchange.account(&intent);
+                    self.disclose_when_recorded(disclosure);
                 }
                 UpstreamStep::Relay(frame) => {
                     self.client.push(&Cleared::inert(frame));
@@ -378,16 +437,47 @@ where
         Ok(moved)
     }
 
+    /// Shows data to the client once the record of their command is durable.
+    fn disclose_when_recorded(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
+        let gate = disclosure.request.map_or(0, |request| self.exchange.gate(request));
+        if gate <= self.exchange.shown_up_to() {
+            self.disclose(disclosure);
+        } else {
+            self.held = Some((gate, disclosure));
+        }
+    }
+
     /// Shows data to the client, counted before they go.
     fn disclose(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
+        let Disclosure { request, rows, goes_on, .. } = disclosure;
         let bytes = Door::<C>::bytes(&disclosure.frame);
-        if self.leaving.is_none()
-            && self.exchange.disclosed(disclosure.request, disclosure.rows, disclosure.goes_on, bytes)
-        {
-            self.unfinished = disclosure.goes_on;
-            self.client.push(&Cleared::disclosed(disclosure.frame));
+        match self.exchange.excess(request, rows, goes_on, bytes) {
+            _ if self.leaving.is_some() => {}
+            None => self.show(disclosure),
+            Some((rows, excess)) => self.cut(disclosure, rows, excess),
         }
         self.settle();
+    }
+
+    fn show(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
+        let bytes = Door::<C>::bytes(&disclosure.frame);
+        self.exchange.disclosed(disclosure.request, disclosure.rows, disclosure.goes_on, bytes);
+        self.unfinished = disclosure.goes_on;
+        self.client.push(&Cleared::disclosed(disclosure.frame));
+    }
+
+    /// A limit is reached: an error takes the place of the rest.
+    fn cut(&mut self, over: Disclosure<P::UpstreamFrame>, rows: u64, excess: Excess) {
+        let request = over.request;
+        let Some(Cut { shown, error }) = self.machine.cut(over, rows, &excess) else {
+            return self.exchange.unsayable();
+        };
+        if let Some(shown) = shown {
+            self.show(shown);
+        }
+        self.client.push(&Cleared::ours(error));
+        self.exchange.stopped(request);
+        self.cancel();
     }
 
     /// Records how commands came out, once what they showed is counted.

@@ -58,7 +58,7 @@ const REASONS: [EndReason; 11] = [
     EndReason::PolicyChanged,
     EndReason::Idle,
     EndReason::LedgerUnavailable,
-    EndReason::RowLimit,
+    EndReason::Limit,
     EndReason::Shutdown,
 ];
 

@@ -3,6 +3,7 @@
 //! A machine reads frames and names [`Action`]s; it never decides whether one may be. What it cannot name
 //! is [`Verb::Opaque`] on the whole database, which no rule allows by accident.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -213,4 +214,26 @@ pub struct Facts {
     pub statements: u32,
     /// Whether every name in it was resolved against the catalog.
     pub resolved: bool,
+    /// How many relations it touches, views and what lies under them each for itself.
+    pub relations: u32,
+    /// How many functions it calls that are not pure.
+    pub calls: u32,
+    /// What statements share that differ in constants alone, as sixteen hexadecimal digits (`pg_query`'s fingerprint); empty where it has none.
+    pub fingerprint: String,
+}
+
+impl Facts {
+    /// Counts what `actions`, sorted, touch.
+    pub(crate) fn count<'a>(&mut self, actions: impl IntoIterator<Item = &'a Action>) {
+        let (mut relations, mut calls) = (BTreeSet::new(), BTreeSet::new());
+        for action in actions {
+            match (&action.object, action.verb) {
+                (object @ Object::Table { .. }, _) => _ = relations.insert(object),
+                (object @ Object::Function { .. }, Verb::Call) => _ = calls.insert(object),
+                _ => {}
+            }
+        }
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        (self.relations, self.calls) = (number(relations.len()), number(calls.len()));
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -53,6 +54,27 @@ pub trait Protocol: Send {
     /// Says something to the client between answers; none where the protocol has no words for it, or it is too late for any.
     fn tell(&self, words: &str) -> Option<Self::UpstreamFrame>;
 
+    /// What was just permitted runs under limits: nothing behind it goes on before its end is known, so that it can still be made to
+    /// fail. Gives what must be sent right behind it, for its answer to come.
+    fn limit(&mut self) -> Option<Self::ClientFrame>;
+
+    /// A limit is reached by what was about to be shown: of it, and of everything behind it, no more than `rows` rows are. The command fails,
+    /// with `excess` as its error, as if it had failed by itself; the caller has the upstream cancel it.
+    ///
+    /// Gives nothing where nothing can be said now, in the middle of a row.
+    fn cut(
+        &mut self,
+        over: Disclosure<Self::UpstreamFrame>,
+        rows: u64,
+        excess: &Excess,
+    ) -> Option<Cut<Self::UpstreamFrame>>;
+
+    /// The command has run for too long, and the caller has the upstream cancel it: its error then is `excess`.
+    fn expire(&mut self, request: RequestId, excess: &Excess);
+
+    /// What the machine itself must send upstream now, for a command that was cut to have an error's effect.
+    fn owed(&mut self) -> Option<Self::ClientFrame>;
+
     /// The last words to the client.
     fn terminate(&mut self, reason: EndReason) -> Vec<Self::UpstreamFrame>;
 
@@ -83,6 +105,9 @@ pub enum ClientStep<F> {
 pub enum UpstreamStep<F> {
     /// It shows something to the client.
     Disclose(Disclosure<F>),
+    /// It shows something of commands that nobody asked for by themselves, such as the binding of parameters that failed: they are decided
+    /// and recorded first, and end with it.
+    Account(Intent<()>, Disclosure<F>),
     /// It carries no data of the upstream's.
     Relay(F),
     /// Nothing goes on.
@@ -100,6 +125,28 @@ pub struct Disclosure<F> {
     pub goes_on: bool,
     /// The frame itself.
     pub frame: F,
+}
+
+/// What is left of data over a limit.
+#[derive(Debug)]
+pub struct Cut<F> {
+    /// What may still be shown of them.
+    pub shown: Option<Disclosure<F>>,
+    /// The error that takes the place of the rest.
+    pub error: F,
+}
+
+/// A limit that was reached, in words for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// More rows, or bytes, than the command may show.
+    Shown,
+    /// More than the session may be shown.
+    Session,
+    /// More than the principal may be shown in a day.
+    Day,
+    /// It ran for too long.
+    Time,
 }
 
 /// A frame that wants something, and what it wants.
@@ -128,6 +175,8 @@ pub struct Command {
     pub sent: Option<Bytes>,
     /// What analysis found. Shared, so that a decision about it can be cached by identity.
     pub meaning: Arc<Meaning>,
+    /// Counts the rows of a result that several commands show in parts; none where it is this one's alone.
+    pub shown_rows: Option<Arc<AtomicU64>>,
 }
 
 /// What a command means: all that policy looks at.
@@ -238,6 +287,8 @@ pub enum Ending {
     Suspended,
     /// The upstream refused or failed, with its code (SQLSTATE).
     Failed(String),
+    /// It reached a limit: the client was told an error. What the upstream itself said: done, with its tag, or failed, with its code.
+    Cut(Result<String, String>),
     /// An earlier command's error made the upstream pass over it: it never ran.
     Skipped,
     /// We refused it.
@@ -254,6 +305,7 @@ impl Ending {
             Ending::Completed(_) => "completed",
             Ending::Suspended => "suspended",
             Ending::Failed(_) => "failed",
+            Ending::Cut(_) => "cut",
             Ending::Skipped => "skipped",
             Ending::Refused => "refused",
             Ending::Unknown => "unknown",
@@ -280,8 +332,8 @@ pub enum EndReason {
     PolicyChanged,
     /// Nothing was said for too long.
     Idle,
-    /// A result had more rows than policy lets be shown.
-    RowLimit,
+    /// A limit of policy was reached where the command alone could not be made to fail.
+    Limit,
     /// The ledger cannot be written: nothing may go on without its record.
     LedgerUnavailable,
     /// The gateway stops.
@@ -301,7 +353,7 @@ impl EndReason {
             EndReason::Expired => "expired",
             EndReason::PolicyChanged => "policy_changed",
             EndReason::Idle => "idle",
-            EndReason::RowLimit => "row_limit",
+            EndReason::Limit => "limit",
             EndReason::LedgerUnavailable => "ledger_unavailable",
             EndReason::Shutdown => "shutdown",
         }

@@ -93,7 +93,7 @@ fn say(machine: &mut Conversation, frame: Frame) -> String {
 /// What the client is told of an upstream's frame.
 fn hear(machine: &mut Conversation, frame: Frame) -> Frame {
     match machine.on_upstream(frame).expect("the upstream keeps to the protocol") {
-        UpstreamStep::Disclose(disclosure) => disclosure.frame,
+        UpstreamStep::Disclose(disclosure) | UpstreamStep::Account(_, disclosure) => disclosure.frame,
         UpstreamStep::Relay(frame) => frame,
         UpstreamStep::Hold => panic!("nothing is held here"),
     }
@@ -245,6 +245,10 @@ fn an_encoding_other_than_utf8_ends_the_session() {
 fn frames_that_nobody_knows_are_violations() {
     for tag in (0..=u8::MAX).filter(|tag| !b"QPBDECSHFXcfd".contains(tag)) {
         assert!(conversation().on_client(bare(tag)).is_err(), "{:?}", char::from(tag));
+    }
+    // Of the server: those of a login and of replication, and what nothing has asked for.
+    for tag in (0..=u8::MAX).filter(|tag| !b"NA".contains(tag)) {
+        assert!(conversation().on_upstream(bare(tag)).is_err(), "{:?}", char::from(tag));
     }
     assert!(conversation().on_client(Message::build(b'Q', |out| out.put_slice(b"a\0b\0")).into()).is_err());
 }

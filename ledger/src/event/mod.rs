@@ -625,7 +625,7 @@ pub struct OutcomeBody<'a> {
     pub bytes: u64,
     /// From the decision to the end, in microseconds.
     pub duration_us: u64,
-    /// `completed`, `suspended`, `failed`, `skipped`, `refused` or `unknown`.
+    /// `completed`, `suspended`, `failed`, `cut`, `skipped`, `refused` or `unknown`.
     #[serde(borrow)]
     pub ending: Cow<'a, str>,
     /// The command's number within its session.

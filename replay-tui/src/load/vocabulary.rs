@@ -67,6 +67,7 @@ fn outcome_head(entry: &Entry<'_>, body: &OutcomeBody<'_>) -> Head {
         "completed" => Ending::Completed,
         "suspended" => Ending::Suspended,
         "failed" => Ending::Failed,
+        "cut" => Ending::Cut,
         "skipped" => Ending::Skipped,
         "refused" => Ending::Refused,
         _ => Ending::Unknown,

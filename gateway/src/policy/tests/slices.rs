@@ -188,7 +188,7 @@ fn slicing_never_changes_a_decision() {
             let decision = ours.decide(&standing(who), &meaning(&what));
 
             let context = format!(
-                r#"{{"resource":"orders-db","database":"orders","role":"app_ro","protocol":"postgres","statement":{{"kind":"select","has_where":{has_where},"has_limit":false,"statements":{statements},"resolved":true,"effect":{{"__entity":{{"type":"Effect","id":"{effect}"}}}}}}}}"#
+                r#"{{"resource":"orders-db","database":"orders","role":"app_ro","protocol":"postgres","statement":{{"kind":"select","has_where":{has_where},"has_limit":false,"statements":{statements},"resolved":true,"relations":0,"calls":0,"fingerprint":"","effect":{{"__entity":{{"type":"Effect","id":"{effect}"}}}}}}}}"#
             );
             let (kind, id) =
                 asked.split_once(' ').and_then(|(_, object)| object.split_once(' ')).expect("an object");

@@ -12,20 +12,22 @@
 //! - While COPY reads from the client, the server ignores Sync; one that was sent too early is never answered.
 
 mod answer;
+mod limit;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::{BufMut, Bytes};
 
-use super::frame::{Frame, Malformed, Message, Run};
+use super::frame::{Fields, Frame, Malformed, Message, Run};
 use super::names::{Batch, Lookup, Names};
 use super::report::{self, Severity, put_string};
 use crate::action::{Action, Effect, Facts, Verb};
 use crate::limits;
 use crate::protocol::{
-    Circumstances, ClientStep, Command, Disclosure, EndReason, Ended, Intent, Meaning, Parameter, Phase,
-    Protocol, Refusal, RefusalKind, Refused, RequestId, UpstreamStep, Violation,
+    Circumstances, ClientStep, Command, Cut, Disclosure, EndReason, Ended, Excess, Intent, Meaning,
+    Parameter, Phase, Protocol, Refusal, RefusalKind, Refused, RequestId, UpstreamStep, Violation,
 };
 use crate::sql::{Analysis, Catalog, Renames, Sending, Sent, Session, Statement};
 
@@ -68,6 +70,7 @@ pub struct Conversation {
     speechless: bool,
     /// Whether the server last said that a transaction is open.
     in_transaction: bool,
+    limits: limit::Limits,
 }
 
 /// A statement that was parsed upstream.
@@ -88,6 +91,8 @@ struct Portal {
     sending: Option<Arc<Sending>>,
     parameters: Vec<Parameter>,
     bytes: usize,
+    /// How many of its rows were shown so far.
+    shown_rows: Arc<AtomicU64>,
 }
 
 /// An answer that the server owes.
@@ -98,7 +103,9 @@ enum Expected {
         next: RequestId,
         left: usize,
         sent: VecDeque<Sent>,
+        /// Whether any statement may ask for COPY data, and whether the last one may.
         copies_in: bool,
+        copies_last: bool,
         last_tag: Option<String>,
         sending: Option<Arc<Sending>>,
     },
@@ -110,7 +117,7 @@ enum Expected {
         sending: Option<Arc<Sending>>,
     },
     /// BindComplete.
-    Bind { name: Bytes, sent: Vec<Sent>, sending: Option<Arc<Sending>> },
+    Bind { name: Bytes, sent: Vec<Sent>, portal: Arc<Portal> },
     /// ParameterDescription and RowDescription or NoData, or only the latter for a portal.
     Describe,
     /// Rows and a completion.
@@ -126,8 +133,8 @@ enum Expected {
     Sync,
     /// Nothing: marks where the client ended its COPY data, sent before the server asked for them.
     CopyEnd,
-    /// An error, in place of what we refused.
-    Poison { requests: std::ops::Range<RequestId>, refusal: Refusal, instead_of: Poisoned },
+    /// An error, in place of what we refused; without a refusal it is to be told to nobody.
+    Poison { requests: std::ops::Range<RequestId>, refusal: Option<Refusal>, instead_of: Poisoned },
 }
 
 /// What a poison stands in for.
@@ -141,6 +148,15 @@ enum Poisoned {
     Execute,
 }
 
+impl Portal {
+    /// What executing it asks for; its rows are counted together, however it is executed.
+    fn commands(&self, analysis: &Analysis) -> Vec<Command> {
+        let mut commands = commands(&self.text, analysis, Phase::Execute, &self.parameters);
+        commands.iter_mut().for_each(|command| command.shown_rows = Some(self.shown_rows.clone()));
+        commands
+    }
+}
+
 /// Whether COPY data may come from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Copy {
@@ -150,6 +166,13 @@ enum Copy {
         request: RequestId,
         client_done: bool,
     },
+}
+
+/// What COPY data that come now belong to.
+enum CopyTarget {
+    Request(RequestId),
+    Unsettled,
+    Nothing,
 }
 
 /// What will be outstanding once the frame that was asked for has been sent.
@@ -190,6 +213,7 @@ impl Conversation {
             hushed: false,
             speechless: false,
             in_transaction: false,
+            limits: limit::Limits::default(),
         }
     }
 
@@ -267,7 +291,8 @@ impl Conversation {
             next: requests.start,
             left: commands.len(),
             sent: VecDeque::new(),
-            copies_in: analysis.statements.last().is_some_and(may_copy_in),
+            copies_in: analysis.statements.iter().any(may_copy_in),
+            copies_last: analysis.statements.last().is_some_and(may_copy_in),
             last_tag: None,
             sending,
         };
@@ -316,13 +341,7 @@ impl Conversation {
     fn bind(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
         let (portal, statement, formats, values) = message.parse(|fields| {
             let (portal, statement) = (fields.string()?, fields.string()?);
-            let count = fields.count()?;
-            let formats = fields.many(count, |fields| fields.i16())?;
-            let count = fields.count()?;
-            let values = fields.many(count, |fields| match fields.i32()? {
-                -1 => Some(None),
-                length => Some(Some(fields.bytes(usize::try_from(length).ok()?)?)),
-            })?;
+            let (formats, values) = values(fields)?;
             let count = fields.count()?;
             fields.many(count, |fields| fields.i16())?;
             Some((portal, statement, formats, values))
@@ -355,12 +374,10 @@ impl Conversation {
         let name = String::from_utf8_lossy(&portal);
         let sent =
             analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
-        self.portals.sent(
-            &portal,
-            self.batch,
-            Some(Arc::new(Portal { text, analysis, sending: sending.clone(), parameters, bytes })),
-        );
-        self.outstanding.push_back(Expected::Bind { name: portal, sent, sending });
+        let bound =
+            Arc::new(Portal { text, analysis, sending, parameters, bytes, shown_rows: Arc::default() });
+        self.portals.sent(&portal, self.batch, Some(bound.clone()));
+        self.outstanding.push_back(Expected::Bind { name: portal, sent, portal: bound });
         Ok(ClientStep::Relay(message.into()))
     }
 
@@ -391,12 +408,11 @@ impl Conversation {
         short(&[&name])?;
         let (runs, commands, sending) = match self.portals.lookup(&name, self.batch) {
             Lookup::Found(portal) => {
-                let commands = commands(&portal.text, &portal.analysis, Phase::Execute, &portal.parameters);
-                (portal.analysis.clone(), commands, portal.sending.clone())
+                (portal.analysis.clone(), portal.commands(&portal.analysis), portal.sending.clone())
             }
             Lookup::Doubted(portal) => {
                 let analysis = self.session.portal(&String::from_utf8_lossy(&name));
-                let commands = commands(&portal.text, &analysis, Phase::Execute, &portal.parameters);
+                let commands = portal.commands(&analysis);
                 (analysis, commands, None)
             }
             // A portal that SQL made (DECLARE): we know its name, and what it may do.
@@ -453,31 +469,28 @@ impl Conversation {
         Ok(ClientStep::Relay(message.into()))
     }
 
-    /// FunctionCall runs a function by its number: nothing here reads it, so it is refused whatever policy says.
-    fn function_call(&mut self, message: Message) -> ClientStep<Frame> {
-        let analysis = Arc::new(self.session.opaque(FUNCTION_CALL.len()));
-        let commands =
-            commands(&Bytes::from_static(FUNCTION_CALL.as_bytes()), &analysis, Phase::Execute, &[]);
+    /// FunctionCall runs a function by its number: the same as calling it by its name.
+    fn function_call(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
+        let (oid, formats, values) = message.parse(|fields| {
+            let oid = fields.u32()?;
+            let (formats, values) = values(fields)?;
+            fields.i16()?;
+            Some((oid, formats, values))
+        })?;
+        let parameters = parameters(None, &formats, values)?;
+        let (text, analysis) = self.session.function_call(oid, &self.catalog.snapshot());
+        let commands = commands(&text.into(), &analysis, Phase::Execute, &parameters);
         let requests = self.requests(commands.len());
         let expected = Expected::Simple {
             next: requests.start,
             left: 1,
             sent: VecDeque::new(),
             copies_in: false,
+            copies_last: false,
             last_tag: None,
             sending: None,
         };
-        let refusal = Refusal {
-            kind: RefusalKind::NotPermitted,
-            message: "a function call by number".into(),
-            hint: Some("call the function in a SELECT".into()),
-        };
-        self.ask(
-            Asked { expected, prepared: None, runs: analysis, requests },
-            commands,
-            message,
-            Some(refusal),
-        )
+        Ok(self.ask(Asked { expected, prepared: None, runs: analysis, requests }, commands, message, None))
     }
 
     fn ask(
@@ -492,23 +505,26 @@ impl Conversation {
         ClientStep::Ask(Intent { commands, first, frame: message.into(), forbidden })
     }
 
-    /// The command that COPY data from the client belong to, if any may come.
-    fn copy_request(&self) -> Option<RequestId> {
+    /// What COPY data from the client belong to.
+    fn copy_target(&self) -> CopyTarget {
         if let Copy::Open { request, client_done: false } = self.copy {
-            return Some(request);
+            return CopyTarget::Request(request);
         }
         // The client may send data right behind its COPY, before the server has asked for them.
-        match self.outstanding.iter().rev().find(|expected| !matches!(expected, Expected::Sync))? {
-            Expected::Simple { next, left: 1, copies_in: true, .. } => Some(*next),
-            Expected::Execute { requests, copies_in: true, .. } => Some(requests.start),
-            _ => None,
+        match self.outstanding.iter().rev().find(|expected| !matches!(expected, Expected::Sync)) {
+            Some(Expected::Simple { next, left: 1, copies_last: true, .. }) => CopyTarget::Request(*next),
+            // Which of several statements they are for is known when the server asks.
+            Some(Expected::Simple { left: 2.., copies_in: true, .. }) => CopyTarget::Unsettled,
+            Some(Expected::Execute { requests, copies_in: true, .. }) => CopyTarget::Request(requests.start),
+            _ => CopyTarget::Nothing,
         }
     }
 
     fn copy_data(&mut self, run: Run) -> ClientStep<Frame> {
-        match self.copy_request() {
-            Some(request) => ClientStep::Feed(request, Frame::Run(run)),
-            None => ClientStep::Hold,
+        match self.copy_target() {
+            CopyTarget::Request(request) => ClientStep::Feed(request, Frame::Run(run)),
+            CopyTarget::Unsettled => ClientStep::Wait(Frame::Run(run)),
+            CopyTarget::Nothing => ClientStep::Hold,
         }
     }
 
@@ -518,7 +534,11 @@ impl Conversation {
         } else {
             message.parse(|_| Some(()))?;
         }
-        let Some(request) = self.copy_request() else { return Ok(ClientStep::Hold) };
+        let request = match self.copy_target() {
+            CopyTarget::Request(request) => request,
+            CopyTarget::Unsettled => return Ok(ClientStep::Wait(message.into())),
+            CopyTarget::Nothing => return Ok(ClientStep::Hold),
+        };
         match &mut self.copy {
             Copy::Open { client_done, .. } => *client_done = true,
             Copy::No => self.outstanding.push_back(Expected::CopyEnd),
@@ -544,15 +564,13 @@ impl Conversation {
     }
 }
 
-const FUNCTION_CALL: &str = "function call by number";
-
 impl Protocol for Conversation {
     type ClientFrame = Frame;
     type UpstreamFrame = Frame;
 
     fn on_client(&mut self, frame: Frame) -> Result<ClientStep<Frame>, Violation> {
         self.settle_asked();
-        if self.outstanding.len() >= limits::OUTSTANDING_MAX {
+        if self.outstanding.len() >= limits::OUTSTANDING_MAX || self.holds_back(&frame) {
             return Ok(ClientStep::Wait(frame));
         }
         let message = match frame {
@@ -574,13 +592,16 @@ impl Protocol for Conversation {
                 Ok(ClientStep::Relay(message.into()))
             }
             b'c' | b'f' => self.copy_end(message),
-            b'F' => Ok(self.function_call(message)),
+            b'F' => self.function_call(message),
             tag => Err(Violation(format!("message {:?} is not known", char::from(tag)))),
         }
     }
 
     fn on_upstream(&mut self, frame: Frame) -> Result<UpstreamStep<Frame>, Violation> {
         self.settle_asked();
+        if self.limits.is_cutting() {
+            return self.drain(frame);
+        }
         match frame {
             Frame::Run(run) => {
                 let request =
@@ -592,7 +613,11 @@ impl Protocol for Conversation {
                     frame: Frame::Run(run),
                 }))
             }
-            Frame::Message(message) => self.on_upstream_message(message),
+            Frame::Message(message) => {
+                let step = self.on_upstream_message(message);
+                self.tell_limits();
+                step
+            }
         }
     }
 
@@ -615,7 +640,7 @@ impl Protocol for Conversation {
             }
             _ => (Poisoned::Query, Message::build(b'Q', |out| put_string(out, POISON))),
         };
-        self.outstanding.push_back(Expected::Poison { requests, refusal: refusal.clone(), instead_of });
+        self.outstanding.push_back(Expected::Poison { requests, refusal: Some(refusal.clone()), instead_of });
         Refused { upstream: upstream.into() }
     }
 
@@ -638,6 +663,22 @@ impl Protocol for Conversation {
         (!self.speechless).then(|| report::error(Severity::Notice, report::SUCCESSFUL, words, None).into())
     }
 
+    fn limit(&mut self) -> Option<Frame> {
+        self.limit_asked()
+    }
+
+    fn cut(&mut self, over: Disclosure<Frame>, rows: u64, excess: &Excess) -> Option<Cut<Frame>> {
+        self.cut_running(over, rows, *excess)
+    }
+
+    fn expire(&mut self, request: RequestId, excess: &Excess) {
+        self.limits.expire(request, *excess);
+    }
+
+    fn owed(&mut self) -> Option<Frame> {
+        self.limits.owed()
+    }
+
     fn terminate(&mut self, reason: EndReason) -> Vec<Frame> {
         if self.speechless {
             return Vec::new();
@@ -658,9 +699,7 @@ impl Protocol for Conversation {
                 (report::ADMIN_SHUTDOWN, "terminating connection: policy no longer allows it")
             }
             EndReason::Idle => ("57P05", "terminating connection: idle for too long"),
-            EndReason::RowLimit => {
-                (report::ADMIN_SHUTDOWN, "terminating connection: more rows than may be shown; add a LIMIT")
-            }
+            EndReason::Limit => (report::ADMIN_SHUTDOWN, "terminating connection: a limit was reached"),
             EndReason::LedgerUnavailable => (
                 report::ADMIN_SHUTDOWN,
                 "terminating connection: the ledger cannot be written, and nothing passes unrecorded",
@@ -714,6 +753,7 @@ fn commands(text: &Bytes, analysis: &Analysis, phase: Phase, parameters: &[Param
         parameters: parameters.to_vec(),
         sent: sent.map(|text| Bytes::copy_from_slice(text.as_bytes())),
         meaning: meaning.clone(),
+        shown_rows: None,
     };
     if let [statement] = &analysis.statements[..] {
         return vec![command(text.clone(), statement.masked(), &statement.meaning)];
@@ -752,7 +792,19 @@ fn is_opaque(meaning: &Meaning) -> bool {
 
 /// Whether the server may answer this statement by asking for COPY data.
 fn may_copy_in(statement: &Statement) -> bool {
-    statement.meaning.facts.kind.starts_with("copy") || is_opaque(&statement.meaning)
+    statement.meaning.facts.kind == "copy_from" || is_opaque(&statement.meaning)
+}
+
+/// The formats and the values of a Bind or a FunctionCall.
+fn values(fields: &mut Fields) -> Option<(Vec<i16>, Vec<Option<Bytes>>)> {
+    let count = fields.count()?;
+    let formats = fields.many(count, |fields| fields.i16())?;
+    let count = fields.count()?;
+    let values = fields.many(count, |fields| match fields.i32()? {
+        -1 => Some(None),
+        length => Some(Some(fields.bytes(usize::try_from(length).ok()?)?)),
+    })?;
+    Some((formats, values))
 }
 
 /// Joins a Bind's values with their formats and the types that the Parse named.

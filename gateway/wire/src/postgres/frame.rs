@@ -147,10 +147,37 @@ pub struct Run {
     pub tag: u8,
     /// The bytes, headers included.
     pub bytes: Bytes,
+    /// How many of the bytes at its start belong to a message that began in an earlier run.
+    pub resumes: usize,
     /// How many messages end in it.
     pub completed: u64,
     /// Whether its last message goes on in the next run: nothing else can be said in between.
     pub goes_on: bool,
+}
+
+impl Run {
+    /// Its start, up to the end of its message number `messages`, counted from 1; all that ends in it where it holds fewer.
+    #[must_use]
+    pub fn first(&self, messages: u64) -> Run {
+        let (mut end, mut completed) = (0, 0);
+        while completed < messages.min(self.completed) {
+            end += if end == 0 && self.resumes > 0 { self.resumes } else { self.length(end) };
+            completed += 1;
+        }
+        Run {
+            tag: self.tag,
+            bytes: self.bytes.slice(..end),
+            resumes: self.resumes.min(end),
+            completed,
+            goes_on: false,
+        }
+    }
+
+    /// The length of the message that begins there; 0 where none does.
+    fn length(&self, at: usize) -> usize {
+        let length = self.bytes.get(at + 1..at + 5).and_then(|bytes| bytes.first_chunk());
+        length.map_or(0, |length| u32::from_be_bytes(*length) as usize + 1)
+    }
 }
 
 /// Reads the fields of a body one after another; `None` where the body ends early.
@@ -263,6 +290,7 @@ impl Decoder {
     /// Takes as many data messages of one tag as have arrived, the last one as far as it has.
     fn decode_run(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, Malformed> {
         let (tag, mut left) = self.under_way.unwrap_or_else(|| (buffer[0], 0));
+        let resumes = left.min(buffer.len());
         let mut taken = 0;
         let mut completed = 0;
         loop {
@@ -288,6 +316,7 @@ impl Decoder {
         Ok(Some(Frame::Run(Run {
             tag,
             bytes: buffer.split_to(taken).freeze(),
+            resumes,
             completed,
             goes_on: left > 0,
         })))
@@ -355,6 +384,33 @@ mod tests {
         );
         for step in 1..stream.len() {
             assert_eq!(frames(Decoder::upstream(1 << 20), &stream, step), whole, "pieces of {step} bytes");
+        }
+    }
+
+    #[test]
+    fn a_run_is_shortened_to_whole_messages_wherever_it_began() {
+        let rows: Vec<Bytes> = ["one", "", "three", "the fourth"]
+            .iter()
+            .map(|row| Message::build(b'D', |out| out.put_slice(row.as_bytes())).bytes().clone())
+            .collect();
+        let stream = rows.concat();
+        for torn in 0..stream.len() {
+            let mut decoder = Decoder::upstream(1 << 20);
+            let mut buffer = BytesMut::from(&stream[..torn]);
+            let mut before = 0;
+            while let Ok(Some(Frame::Run(run))) = decoder.decode(&mut buffer) {
+                before += run.bytes.len();
+            }
+            buffer.extend_from_slice(&stream[torn..]);
+            let Ok(Some(Frame::Run(run))) = decoder.decode(&mut buffer) else { panic!("torn at {torn}") };
+            for messages in 0..6 {
+                let first = run.first(messages);
+                let ended = 4 - usize::try_from(run.completed - first.completed).expect("few");
+                assert_eq!(first.completed, messages.min(run.completed), "torn at {torn}");
+                let whole = rows[..ended].concat();
+                let expected = if first.completed == 0 { &[][..] } else { &whole[before..] };
+                assert_eq!(&first.bytes[..], expected, "torn at {torn}, the first {messages}");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::frame::{Fields, Malformed, Message};
-use crate::protocol::{Refusal, RefusalKind};
+use crate::protocol::{Excess, Refusal, RefusalKind};
 
 /// SQLSTATE of a refusal.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -27,6 +27,9 @@ pub const CONNECTION_FAILURE: &str = "08006";
 pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 /// SQLSTATE of a parameter with a value that is not allowed.
 pub const INVALID_PARAMETER_VALUE: &str = "22023";
+
+/// SQLSTATE of a command that reached a limit.
+pub const LIMIT_EXCEEDED: &str = "53400";
 
 /// How severe a report is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,26 @@ pub fn refusal(refusal: &Refusal) -> Message {
         RefusalKind::Cancelled => (QUERY_CANCELED, "canceling statement due to user request"),
     };
     error(Severity::Error, code, &format!("{begin}: {}", refusal.message), refusal.hint.as_deref())
+}
+
+/// A limit that was reached as the error that the client sees.
+#[must_use]
+pub fn excess(excess: Excess) -> Message {
+    let (code, message, hint) = match excess {
+        Excess::Shown => (LIMIT_EXCEEDED, "more rows than may be shown: the result was cut", "add a LIMIT"),
+        Excess::Session => {
+            (LIMIT_EXCEEDED, "more than may be shown in one session: the result was cut", "ask for less")
+        }
+        Excess::Day => (
+            LIMIT_EXCEEDED,
+            "more than may be shown in one day: the result was cut",
+            "ask for less, or tomorrow",
+        ),
+        Excess::Time => {
+            (QUERY_CANCELED, "canceling statement: it took longer than it may", "ask for less at a time")
+        }
+    };
+    error(Severity::Error, code, message, Some(hint))
 }
 
 /// What an ErrorResponse or NoticeResponse says, as far as a session looks at it.

@@ -159,6 +159,12 @@ pub const CATALOG_QUERIES: &[CatalogQuery] = &[
         rows_max: ROWS_MAX,
     },
     CatalogQuery {
+        name: "numbers",
+        sql: "SELECT p.oid, n.nspname, p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    CatalogQuery {
         name: "children",
         sql: "SELECT i.inhrelid, i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relkind IN ('r', 'p', 'f')",
         columns: 2,
@@ -224,6 +230,8 @@ pub(super) struct Known {
     types_by_name: HashMap<Arc<str>, Vec<u32>>,
     builtins: HashSet<Arc<str>>,
     functions: HashMap<Arc<str>, Vec<Function>>,
+    /// Every function by its number, also those that ship with PostgreSQL: what a FunctionCall names.
+    numbers: HashMap<u32, FunctionName>,
     operators: HashMap<Arc<str>, Vec<Operator>>,
     casts: Vec<Cast>,
     /// Functions that the checks of a domain call.
@@ -485,6 +493,11 @@ impl Known {
         self.functions.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// The schema and the name of the function of that number.
+    pub(super) fn function_numbered(&self, oid: u32) -> Option<&FunctionName> {
+        self.numbers.get(&oid)
+    }
+
     /// Every operator of that name that somebody added.
     pub(super) fn operators_named(&self, name: &str) -> &[Operator] {
         self.operators.get(name).map_or(&[], Vec::as_slice)
@@ -691,6 +704,11 @@ impl Reading {
             let domain = row.number()?;
             let function = (self.intern(row.text()?), self.intern(row.text()?));
             known.checks.entry(domain).or_default().push(function);
+        }
+        for mut row in self.next("numbers")? {
+            let oid = row.number()?;
+            let function = (self.intern(row.text()?), self.intern(row.text()?));
+            known.numbers.insert(oid, function);
         }
         for mut row in self.next("children")? {
             let (child, parent) = (row.number()?, row.number()?);

@@ -167,7 +167,7 @@ impl Session {
         Self {
             path_default,
             settled_roles: names.roles.clone(),
-            state: Arc::new(State::new(names, start.role.clone(), start.masking.clone())),
+            state: Arc::new(State::new(names, start.role.clone(), start.masking.clone(), false)),
             caught_up: None,
             caught_up_from: AtomicU64::new(0),
             settled_paths: paths,
@@ -183,6 +183,15 @@ impl Session {
             portals: Candidates { names: HashMap::new() },
             start,
         }
+    }
+
+    /// The same where it was started with `default_transaction_read_only=on`, which its client may not lift: what would is
+    /// [`Verb::Set`](crate::action::Verb::Set) on the setting.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        let State { names, session_role, masking, .. } = (*self.state).clone();
+        self.state = Arc::new(State::new(names, session_role, masking, true));
+        self
     }
 
     /// What the statements of `text` want, in every state that is possible now. It never fails: see the module.
@@ -213,6 +222,14 @@ impl Session {
         };
         statement.range = 0..name.len();
         Arc::new(Analysis { statements: vec![statement], literals_matter: true })
+    }
+
+    /// What a FunctionCall of that number wants, and how it is told.
+    #[must_use]
+    pub fn function_call(&self, oid: u32, catalog: &Catalog) -> (String, Arc<Analysis>) {
+        let runs = Running { session: self, catalog, depth: 0 };
+        let (text, statement) = statement::call(oid, &self.state_for(catalog), runs);
+        (text, Arc::new(Analysis { statements: vec![statement], literals_matter: true }))
     }
 
     /// What a text wants about which nothing is known, such as one that is not UTF-8.
@@ -496,7 +513,7 @@ impl Session {
     }
 
     fn state_of(&self, names: Names) -> State {
-        State::new(names, self.start.role.clone(), self.start.masking.clone())
+        State::new(names, self.start.role.clone(), self.start.masking.clone(), self.state.read_only)
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Names)) {
@@ -695,10 +712,14 @@ fn union<'a>(statements: impl Iterator<Item = &'a Statement>) -> Option<Statemen
         facts.resolved &= statement.meaning.facts.resolved;
         facts.has_where &= statement.meaning.facts.has_where;
         facts.has_limit &= statement.meaning.facts.has_limit;
+        if facts.fingerprint != statement.meaning.facts.fingerprint {
+            facts.fingerprint.clear();
+        }
     }
     union.steps = steps.into();
     masks.sort();
     masks.dedup();
+    facts.count(&wants.actions);
     union.meaning = Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts, masks });
     Some(union)
 }

@@ -2,7 +2,7 @@
 //!
 //! A harmless one changes neither what a text means, nor whom the session acts as, nor what others can see or must wait for, nor whether
 //! triggers, constraints and row security apply. (`transaction_read_only` is no fence: whoever may speak may lift it, and what
-//! is written afterwards is decided by itself.) Everything else is [`Verb::Set`](crate::action::Verb::Set) on its name.
+//! is written afterwards is decided by itself. Only a session that the gateway itself holds to reading may not.) Everything else is [`Verb::Set`](crate::action::Verb::Set) on its name.
 
 /// Settings that anybody may change, in lower case.
 const HARMLESS: [&str; 55] = [

@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) names: Names,
     pub(super) session_role: Arc<str>,
     pub(super) masking: Masking,
+    /// The upstream holds it to reading: what would lift that is no harmless setting.
+    pub(super) read_only: bool,
     /// The possible search paths as the server looks through them; none: any.
     searches: Option<Vec<Search>>,
     id: blake3::Hash,
@@ -97,16 +99,16 @@ pub(super) struct Found {
 }
 
 impl State {
-    pub(super) fn new(names: Names, session_role: Arc<str>, masking: Masking) -> Self {
+    pub(super) fn new(names: Names, session_role: Arc<str>, masking: Masking, read_only: bool) -> Self {
         let mut digest = Digest(blake3::Hasher::new());
-        (&names, &session_role, &masking).hash(&mut digest);
-        Self { id: digest.0.finalize(), searches: names.searches(), names, session_role, masking }
+        (&names, &session_role, &masking, read_only).hash(&mut digest);
+        Self { id: digest.0.finalize(), searches: names.searches(), names, session_role, masking, read_only }
     }
 
     /// In which the catalog itself spells definitions: with every name qualified that is not PostgreSQL's own.
     pub(super) fn of_definitions(masking: Masking) -> Self {
         let path: Path = Arc::new([Arc::from("pg_catalog")]);
-        Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""), masking)
+        Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""), masking, false)
     }
 
     /// The same for equal states, and for no others.

@@ -51,7 +51,9 @@ pub(super) fn examine(
         let range = range_of(raw.stmt_location, raw.stmt_len, text);
         let runs = Running { session: later.as_ref().unwrap_or(runs.session), ..runs };
         let state = later.as_ref().map_or(state, Session::state);
-        let telling = Telling { inner, count, wrote, state, runs };
+        let fingerprint =
+            parse::fingerprint(text.get(range.clone()).unwrap_or(text), strings).unwrap_or_default();
+        let telling = Telling { inner, count, wrote, state, runs, fingerprint: &fingerprint };
         let source = text.get(range.clone()).unwrap_or(text);
         let told = telling.tell(raw, source, &[]);
         literals_matter |= told.literals || !told.edits.is_empty();
@@ -75,6 +77,22 @@ pub(super) fn examine(
     Examined { analysis: Analysis { statements, literals_matter }, lasting }
 }
 
+/// What calling the function of a number wants, and a text that tells it.
+pub(super) fn call(oid: u32, state: &Arc<State>, runs: Running<'_>) -> (String, Statement) {
+    let text = match runs.catalog.known().function_numbered(oid) {
+        Some((schema, name)) => format!("function call {oid} {schema}.{name}"),
+        None => format!("function call {oid}"),
+    };
+    let wrote = runs.session.wrote();
+    let telling = Telling { inner: false, count: 1, wrote, state, runs, fingerprint: "" };
+    let mut teller = telling.teller(&text);
+    teller.kind("function_call");
+    teller.walk.numbered(oid);
+    let told = teller.told(runs.session.database());
+    let statement = Statement { range: 0..text.len(), ..told.statement };
+    (text, statement)
+}
+
 /// Where a statement stands; the parser says 0 for "to the end".
 fn range_of(location: i32, length: i32, text: &str) -> Range<usize> {
     let start = usize::try_from(location).unwrap_or(0).min(text.len());
@@ -93,6 +111,7 @@ struct Telling<'a> {
     wrote: bool,
     state: &'a Arc<State>,
     runs: Running<'a>,
+    fingerprint: &'a str,
 }
 
 /// What was told of one statement.
@@ -105,26 +124,34 @@ struct Told {
 }
 
 impl Telling<'_> {
-    /// What a statement wants; in its text the gateway itself has written the places `written`.
-    fn tell(&self, raw: &RawStmt, source: &str, written: &[Range<usize>]) -> Told {
-        let database = self.runs.session.database();
-        let mut teller = Teller {
-            walk: Walk::new(self.runs.catalog.known(), self.state, database),
+    fn teller<'b>(&'b self, source: &'b str) -> Teller<'b> {
+        Teller {
+            walk: Walk::new(self.runs.catalog.known(), self.state, self.runs.session.database()),
             runs: self.runs,
             state: self.state,
             source,
-            facts: Facts { statements: self.count, resolved: true, ..Facts::default() },
+            facts: Facts {
+                statements: self.count,
+                resolved: true,
+                fingerprint: self.fingerprint.to_owned(),
+                ..Facts::default()
+            },
             lasting: true,
             wrote: self.wrote,
             masks: Vec::new(),
-        };
+        }
+    }
+
+    /// What a statement wants; in its text the gateway itself has written the places `written`.
+    fn tell(&self, raw: &RawStmt, source: &str, written: &[Range<usize>]) -> Told {
+        let mut teller = self.teller(source);
         teller.walk.written = written;
         match raw.stmt.as_deref().and_then(|node| node.node.as_ref()) {
             Some(NodeEnum::PrepareStmt(prepare)) if self.inner => teller.nodes(prepare.query.as_deref()),
             Some(node) => teller.statement(node),
             None => teller.walk.opaque(),
         }
-        teller.told(database)
+        teller.told(self.runs.session.database())
     }
 
     /// The text with the edits made, proven: parsed and walked anew, it names nothing masked where the gateway did not write, and
@@ -185,6 +212,7 @@ impl<'a> Teller<'a> {
         let edits = if sight.exposed.is_empty() { sight.edits } else { Vec::new() };
         let mut facts = self.facts;
         facts.resolved = resolved && !is_opaque;
+        facts.count(&actions);
         let proven = proven && !is_opaque && !self.state.names.changed;
         let effect = if proven { Effect::Reads } else { Effect::MayChange };
         let meaning = Meaning { actions: actions.into_iter().collect(), effect, facts, masks };
@@ -279,11 +307,8 @@ impl<'a> Teller<'a> {
     }
 
     fn transaction(&mut self, transaction: &'a TransactionStmt) {
-        let options: Vec<&str> = transaction.options.iter().filter_map(element_name).collect();
-        if options.len() != transaction.options.len()
-            || !options.iter().all(|name| setting::is_harmless(name))
-        {
-            self.changes();
+        for option in &transaction.options {
+            self.transaction_option(option);
         }
         match TransactionStmtKind::try_from(transaction.kind) {
             Ok(TransactionStmtKind::TransStmtBegin | TransactionStmtKind::TransStmtStart) => {
@@ -362,14 +387,21 @@ impl<'a> Teller<'a> {
     /// `SET TRANSACTION` and `SET SESSION CHARACTERISTICS`.
     fn set_transaction(&mut self, set: &'a VariableSetStmt) {
         for option in &set.args {
-            let name = match option.node.as_ref() {
-                Some(NodeEnum::DefElem(element)) => element.defname.as_str(),
-                // `SET TRANSACTION SNAPSHOT`.
-                Some(NodeEnum::AConst(_)) => "transaction_snapshot",
-                _ => return self.walk.opaque(),
-            };
-            self.walk.setting(name, Setting::Unknown, true);
+            self.transaction_option(option);
         }
+    }
+
+    /// `READ ONLY`, `ISOLATION LEVEL …`, `SNAPSHOT …`: each a setting.
+    fn transaction_option(&mut self, option: &'a Node) {
+        let (name, value) = match option.node.as_ref() {
+            Some(NodeEnum::DefElem(element)) => {
+                (element.defname.as_str(), element.arg.as_deref().and_then(constant))
+            }
+            // `SET TRANSACTION SNAPSHOT`.
+            Some(NodeEnum::AConst(_)) => ("transaction_snapshot", None),
+            _ => return self.walk.opaque(),
+        };
+        self.walk.setting(name, value.as_deref().map_or(Setting::Unknown, Setting::Text), true);
     }
 
     fn explain(&mut self, explain: &'a ExplainStmt) {
@@ -499,6 +531,7 @@ impl<'a> Teller<'a> {
                 );
                 self.facts.has_where = meaning.facts.has_where;
                 self.facts.has_limit = meaning.facts.has_limit;
+                self.facts.fingerprint.clone_from(&meaning.facts.fingerprint);
             }
             None => self.walk.opaque(),
         }
@@ -537,13 +570,6 @@ fn is_relation(kind: Option<ObjectType>) -> bool {
 fn list(node: &Node) -> Option<&[Node]> {
     match node.node.as_ref()? {
         NodeEnum::List(list) => Some(&list.items),
-        _ => None,
-    }
-}
-
-fn element_name(node: &Node) -> Option<&str> {
-    match node.node.as_ref()? {
-        NodeEnum::DefElem(element) => Some(&element.defname),
         _ => None,
     }
 }

@@ -4,8 +4,8 @@ use super::super::frame::{Frame, Message};
 use super::super::login::is_utf8;
 use super::super::names::Naming;
 use super::super::report::{self, Report};
-use super::{Conversation, Copy, Expected, Poisoned, disclose, unexpected};
-use crate::protocol::{Ended, Ending, RequestId, UpstreamStep, Violation};
+use super::{Conversation, Copy, Expected, Poisoned, Portal, commands, disclose, unexpected};
+use crate::protocol::{Disclosure, Ended, Ending, Intent, Phase, RequestId, UpstreamStep, Violation};
 use crate::sql::{Sent, Transaction};
 
 impl Conversation {
@@ -23,6 +23,18 @@ impl Conversation {
         match self.outstanding.front()? {
             Expected::Parse { requests, .. } => Some(requests.start),
             _ => self.running(),
+        }
+    }
+
+    /// The result of a FunctionCall; what ends it is ReadyForQuery.
+    fn function_result(&mut self, message: Message) -> Result<UpstreamStep<Frame>, Violation> {
+        match self.outstanding.front_mut() {
+            Some(Expected::Simple { next, left: 1, last_tag: last_tag @ None, .. }) => {
+                *last_tag = Some(String::new());
+                let request = *next;
+                Ok(disclose(Some(request), 0, message))
+            }
+            _ => Err(unexpected(&message)),
         }
     }
 
@@ -140,9 +152,9 @@ impl Conversation {
             Some(
                 Expected::Simple { sending, .. }
                 | Expected::Parse { sending, .. }
-                | Expected::Bind { sending, .. }
                 | Expected::Execute { sending, .. },
             ) => sending.as_deref(),
+            Some(Expected::Bind { portal, .. }) => portal.sending.as_deref(),
             _ => None,
         };
         if sending.is_none() && !self.hushed {
@@ -159,6 +171,7 @@ impl Conversation {
             self.speechless = true;
             return Ok(disclose(self.running(), 0, message));
         }
+        let message = self.excess(&report.code).unwrap_or(message);
         self.copy = Copy::No;
         self.session.failed();
         self.pass_copy_ends();
@@ -178,11 +191,32 @@ impl Conversation {
             Some(Expected::Poison { .. }) => self.refused(&report),
             Some(_) => {
                 let failed = self.outstanding.pop_front().expect("the front is there");
-                let request = self.drop_expected(failed, &Ending::Failed(report.code), Naming::Failed);
+                let bound = match &failed {
+                    Expected::Bind { portal, .. } => Some(portal.clone()),
+                    _ => None,
+                };
+                let ending = Ending::Failed(report.code);
+                let request = self.drop_expected(failed, &ending, Naming::Failed);
                 self.pass_over();
-                Ok(disclose(request, 0, message))
+                Ok(match bound {
+                    Some(portal) => self.unbound(&portal, &ending, message),
+                    None => disclose(request, 0, message),
+                })
             }
         }
+    }
+
+    /// Parameters were not taken: what was tried with them is told, since the error may tell of them.
+    fn unbound(&mut self, portal: &Portal, ending: &Ending, message: Message) -> UpstreamStep<Frame> {
+        let commands = commands(&portal.text, &portal.analysis, Phase::Prepare, &portal.parameters);
+        let requests = self.requests(commands.len());
+        let first = requests.start;
+        self.end(requests, ending);
+        let frame = message.into();
+        UpstreamStep::Account(
+            Intent { commands, first, frame: (), forbidden: None },
+            Disclosure { request: Some(first), rows: 0, goes_on: false, frame },
+        )
     }
 
     /// A poison failed, as it must: the client gets our words.
@@ -191,7 +225,7 @@ impl Conversation {
             return Err(Violation("no refusal is under way".into()));
         };
         // A cancel request that came in time for it has the same effect.
-        if !matches!(report.code.as_str(), "42601" | report::QUERY_CANCELED) {
+        if refusal.is_some() && !matches!(report.code.as_str(), "42601" | report::QUERY_CANCELED) {
             return Err(Violation(format!("the upstream answered a refused command with {}", report.code)));
         }
         let request = requests.start;
@@ -204,7 +238,10 @@ impl Conversation {
             }
             Poisoned::Execute => self.pass_over(),
         }
-        Ok(disclose(Some(request), 0, report::refusal(&refusal)))
+        Ok(match refusal {
+            Some(refusal) => disclose(Some(request), 0, report::refusal(&refusal)),
+            None => UpstreamStep::Hold,
+        })
     }
 
     /// After an error in an extended query the server passes over everything up to the next Sync.
@@ -337,6 +374,7 @@ impl Conversation {
             }
             b'G' => self.copy_in_asked(message),
             b'C' | b'I' | b's' => self.completed(message),
+            b'V' => self.function_result(message),
             b'Z' => self.ready(message),
             b'E' => {
                 let message = self.told(message)?;

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use pg_query::NodeEnum;
 use pg_query::protobuf::{AIndirection, ColumnRef, FuncCall, RangeVar};
+use pg_query::{Node, NodeEnum};
 
-use super::{Setting, Source, Typed, Walk, constant_text, constant_truth, is_utf8, strings, typed};
+use super::{Setting, Source, Typed, Walk, constant_text, constant_truth, is_utf8, strings, truth, typed};
 use crate::action::{Object, Verb};
 use crate::sql::catalog::{Known, split_path};
 use crate::sql::session::{Step, Value};
 use crate::sql::{names, purity, setting};
+
+/// Whether what it does is found in its constants.
+fn is_special(function: &str) -> bool {
+    matches!(function, "nextval" | "setval" | "set_config")
+}
 
 impl<'a> Walk<'a> {
     /// `column`, `alias.column`, and `alias.function`, which is a call.
@@ -144,12 +149,11 @@ impl<'a> Walk<'a> {
         };
         let named = call.args.iter().any(|arg| matches!(arg.node, Some(NodeEnum::NamedArgExpr(_))))
             || call.func_variadic;
-        let only_builtin =
-            if matches!(schema, "" | "pg_catalog") && matches!(name, "nextval" | "setval" | "set_config") {
-                self.special(schema, name, call)
-            } else {
-                self.function(schema, name, if named { &[] } else { &types }, types.len() == 1)
-            };
+        let only_builtin = if matches!(schema, "" | "pg_catalog") && is_special(name) {
+            self.special(schema, name, &call.args)
+        } else {
+            self.function(schema, name, if named { &[] } else { &types }, types.len() == 1)
+        };
         if only_builtin && types.iter().all(|typed| *typed != Typed::Any) {
             Typed::Builtin
         } else {
@@ -191,6 +195,18 @@ impl<'a> Walk<'a> {
             self.no_function(schema, name, one);
         }
         false
+    }
+
+    /// The function of that number, whatever it is given.
+    pub(in crate::sql) fn numbered(&mut self, oid: u32) {
+        let known = self.known;
+        match known.function_numbered(oid) {
+            Some((schema, name)) if &**schema == "pg_catalog" && is_special(name) => {
+                self.special(schema, name, &[]);
+            }
+            Some((schema, name)) => _ = self.function(schema, name, &[], false),
+            None => self.unresolved(),
+        }
     }
 
     fn builtin(&mut self, name: &str) {
@@ -247,7 +263,7 @@ impl<'a> Walk<'a> {
     }
 
     /// `nextval`, `setval` and `set_config`: what they do depends on their constants.
-    fn special(&mut self, schema: &str, name: &str, call: &'a FuncCall) -> bool {
+    fn special(&mut self, schema: &str, name: &str, arguments: &[Node]) -> bool {
         self.wants.literals = true;
         self.wants.proven = false;
         let known = self.known;
@@ -255,10 +271,10 @@ impl<'a> Walk<'a> {
             self.call(function.schema.clone(), Arc::from(name));
         }
         if name == "set_config" {
-            self.set_config(call);
+            self.set_config(arguments);
             return true;
         }
-        let sequence = call.args.first().and_then(constant_text).and_then(names::qualified);
+        let sequence = arguments.first().and_then(constant_text).and_then(names::qualified);
         match sequence {
             Some((schema, sequence)) => {
                 let range = RangeVar {
@@ -276,10 +292,10 @@ impl<'a> Walk<'a> {
         true
     }
 
-    fn set_config(&mut self, call: &'a FuncCall) {
-        let name = call.args.first().and_then(constant_text).map(setting::fold);
-        let value = call.args.get(1).and_then(constant_text);
-        let local = match call.args.get(2).map(constant_truth) {
+    fn set_config(&mut self, arguments: &[Node]) {
+        let name = arguments.first().and_then(constant_text).map(setting::fold);
+        let value = arguments.get(1).and_then(constant_text);
+        let local = match arguments.get(2).map(constant_truth) {
             Some(Some(local)) => local,
             // Both are possible; what outlives the transaction is the wider.
             _ => false,
@@ -338,6 +354,18 @@ impl<'a> Walk<'a> {
                         self.wants.steps.push(Step::Role(None));
                         self.opaque();
                     }
+                }
+            }
+            // As it was started, the session has the first of them on; the second is off for a new transaction that has neither.
+            "default_transaction_read_only" | "transaction_read_only" if self.state.read_only => {
+                let on = match value {
+                    Setting::Text(text) => truth(text) == Some(true),
+                    Setting::Names(names) => names.len() == 1 && truth(&names[0]) == Some(true),
+                    Setting::Default => name == "default_transaction_read_only",
+                    Setting::Unknown => false,
+                };
+                if !on {
+                    self.set(name);
                 }
             }
             _ if setting::is_harmless(name) => {}
