@@ -122,6 +122,16 @@ impl Mode {
 }
 
 impl Case {
+    /// Its statements, as psql would be given them.
+    #[must_use]
+    pub fn script(&self) -> String {
+        let texts = self.steps.iter().flat_map(|step| {
+            let one = [&step.simple, &step.extended, &step.named].into_iter().flatten();
+            one.chain(step.pipeline.iter().flatten())
+        });
+        texts.map(|text| format!("{text}\n;\n")).collect()
+    }
+
     /// The case in another mode; none where that would be the same.
     #[must_use]
     pub fn in_mode(&self, mode: Mode) -> Option<Case> {
