@@ -12,8 +12,7 @@ use gatebook_tests::machine;
 use gatebook_tests::postgres::{ADMIN_PASSWORD, Environment};
 use gatebook_tests::{Issuer, Postgres};
 
-/// How many tests may print something else through the gateway. One does: `largeobject`, because libpq's calls for large
-/// objects are FunctionCall messages, which the gateway refuses.
+/// How many tests may print something else through the gateway, such as what depends on the order in which others run.
 const DIFFERENCES_MAX: usize = 3;
 
 fn main() -> ExitCode {
