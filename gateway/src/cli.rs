@@ -30,6 +30,7 @@ Examples:
   PGPASSWORD=$(gatebook token --issuer https://idp.example --client-id ci) psql \"host=gateway.example user=app_ro dbname=orders\"
   gatebook revoke --principal corp:lee --reason \"contract ended\"
   gatebook policy explain --principal corp:lee --group devs --resource orders --role app_ro --statement 'TABLE orders'
+  gatebook delegate --resource orders-db --actions read --ttl 10m -- ./agent
   gatebook demo                                    the whole story on this machine, with nothing set up before";
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +84,7 @@ enum Verb {
         verb: PolicyVerb,
     },
     Approvals(crate::approval::ApprovalsArgs),
+    Delegate(crate::delegation::DelegateArgs),
     Demo(crate::demo::DemoArgs),
 }
 
@@ -194,6 +196,7 @@ async fn dispatch(verb: Verb) -> ExitCode {
         Verb::Policy { verb: PolicyVerb::Explain(args) } => explain::run(args).await,
         Verb::Policy { verb: PolicyVerb::Test(args) } => explain::test(args).await,
         Verb::Approvals(args) => args.run().await,
+        Verb::Delegate(args) => crate::delegation::run(args).await,
         Verb::Demo(args) => crate::demo::run(args).await,
     }
 }

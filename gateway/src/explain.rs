@@ -263,6 +263,7 @@ fn standing(question: &Question, database: &str) -> Result<Standing, Unanswerabl
     let kind = if question.service { SubjectKind::Service } else { SubjectKind::User };
     let groups = question.groups.iter().map(|group| group.as_str().into());
     Ok(Standing {
+        scopes: Vec::new(),
         chain: vec![Subject::new(kind, issuer, subject, groups).ok_or_else(malformed)?],
         resource: question.resource.as_str().into(),
         database: database.into(),

@@ -17,6 +17,7 @@ use crate::approval::Approvals;
 use crate::catalog::Watched;
 use crate::config::tls::ServerTls;
 use crate::config::{self, Config, Listener, Role};
+use crate::delegation::{Caller, Delegation, Delegations};
 use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rejected};
 use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
 use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
@@ -30,6 +31,8 @@ use crate::upstream::Upstream;
 pub(crate) struct Gateway {
     pub(crate) config: Config,
     pub(crate) identity: Identity,
+    /// What was handed down; none where nothing may be.
+    pub(crate) delegations: Option<Delegations>,
     pub(crate) policy: Arc<policy::Live>,
     pub(crate) recorder: Recorder,
     pub(crate) registry: Arc<Registry>,
@@ -81,6 +84,8 @@ pub(crate) struct Listening {
 /// A principal that may be this role here: the only way to a session.
 pub(crate) struct Admission {
     principal: Arc<Principal>,
+    /// What was handed down to whoever is there, where it is not the principal itself.
+    delegation: Option<Arc<Delegation>>,
     standing: Arc<Standing>,
     decision: Decision,
     expires: SystemTime,
@@ -169,6 +174,7 @@ impl Gateway {
     pub(crate) fn new(
         config: Config,
         identity: Identity,
+        delegations: Option<Delegations>,
         policy: Arc<policy::Live>,
         recorder: Recorder,
         revoked: StayOut,
@@ -181,6 +187,7 @@ impl Gateway {
         Ok(Arc::new(Gateway {
             config,
             identity,
+            delegations,
             policy,
             recorder,
             registry: Arc::default(),
@@ -240,8 +247,8 @@ impl Gateway {
     ) -> Result<Admission, Denied> {
         let resource = served.upstream.resource();
         let now = SystemTime::now();
-        let principal = match self.identity.verify(credential, now).await {
-            Ok(principal) => principal,
+        let caller = match self.authenticate(credential, now).await {
+            Ok(caller) => caller,
             Err(rejected) => {
                 self.refused_login(source, &resource.name, cause_name(rejected.cause()), rejected.detail());
                 return Err(Denied::Token);
@@ -251,9 +258,11 @@ impl Gateway {
             self.refused_login(source, &resource.name, cause, detail);
             Err(Denied::Access)
         };
-        if self.is_revoked(&principal) {
-            return refused("revoked", principal.id());
+        if let Some(who) = self.revoked_of(&caller) {
+            return refused("revoked", &who);
         }
+        let until = caller.expires();
+        let Caller { principal, delegation } = caller;
         let who = principal.id();
         if !resource.databases.iter().any(|known| known == database) {
             return refused("database", &format!("{who} asked for database {}", named(database)));
@@ -261,11 +270,17 @@ impl Gateway {
         let Some(role) = resource.role(role) else {
             return refused("role", &format!("{who} asked for role {}", named(role)));
         };
-        let Some(subject) = subject(&principal) else {
+        let chain = match &delegation {
+            Some(last) => last.subjects(),
+            None => subject(&principal).map(|subject| vec![subject]),
+        };
+        let Some(chain) = chain else {
             return refused("principal", "the issuer's name cannot stand in a principal's id");
         };
+        let links = delegation.iter().flat_map(|last| last.chain());
         let standing = Arc::new(Standing {
-            chain: vec![subject],
+            chain,
+            scopes: links.map(|link| link.scope.clone()).collect(),
             resource: resource.name.as_str().into(),
             database: database.into(),
             role: role.name.as_str().into(),
@@ -273,6 +288,9 @@ impl Gateway {
         });
         let policy = self.policy.current();
         let decision = policy.decide(&standing, &policy::login(&role.name));
+        if decision.beyond {
+            return refused("delegation", &format!("{who}: {}", decision.errors.join("; ")));
+        }
         let read_only = !resource.shadow && policy.only_reads(&standing);
         if !decision.is_permit() && !resource.shadow {
             return refused("policy", &format!("{who} may not be role {:?} in {database:?}", role.name));
@@ -280,9 +298,15 @@ impl Gateway {
         if self.recorder.refuses_sessions() {
             return Err(Denied::Unavailable);
         }
-        let expires = resource.session_max.map_or_else(|| principal.expires(), |limit| now + limit);
+        let expires = match resource.session_max {
+            None => until,
+            // What was handed down ends when it ends, whatever a session may last.
+            Some(limit) if delegation.is_some() => until.min(now + limit),
+            Some(limit) => now + limit,
+        };
         Ok(Admission {
             principal,
+            delegation,
             standing,
             decision,
             expires,
@@ -307,6 +331,7 @@ impl Gateway {
     ) -> Result<Book, Unavailable> {
         let opened = Opened {
             principal: &admission.principal,
+            delegation: admission.delegation.as_deref(),
             standing: &admission.standing,
             decision: &admission.decision,
             source: admission.source,
@@ -362,6 +387,12 @@ impl Gateway {
         let terms = Terms {
             standing: admission.standing.clone(),
             shadow: admission.shadow,
+            allowances: admission
+                .delegation
+                .iter()
+                .flat_map(|last| last.chain())
+                .filter_map(|link| link.commands.clone())
+                .collect(),
             reads_when_written: served.upstream.resource().durability != config::Durability::Strict,
             tally: self.tallies.of(admission.principal.id()),
             cancel: upstream_key.clone().map(|key| canceller_of(served.upstream.clone(), key)),
@@ -373,7 +404,7 @@ impl Gateway {
             book.signal().end(EndReason::PolicyChanged);
         }
         // A revocation may have come between the decision and this entry: it finds the session here, or we find it there.
-        if self.is_revoked(&admission.principal) {
+        if self.is_over(admission) {
             book.signal().end(EndReason::Revoked);
         }
         let people = People {
@@ -422,8 +453,29 @@ impl Gateway {
         if let Target::Principal(id) = target {
             self.revoke_consents(id);
         }
-        let ended = self.registry.revoke(target);
+        let mut ended = self.registry.revoke(target);
+        // What was handed down by, or through, who stays out is over.
+        if let Some(delegations) = &self.delegations {
+            let stays_out = |principal: &Arc<Principal>| self.is_revoked(principal);
+            delegations.end(|link| stays_out(&link.principal) || link.actor.as_ref().is_some_and(stays_out));
+            let now = SystemTime::now();
+            ended.sessions += self
+                .registry
+                .end(EndReason::Revoked, |live| {
+                    let last = live.standing.scopes.last();
+                    last.is_some_and(|last| delegations.find(last.delegation(), now).is_none())
+                })
+                .sessions;
+        }
         recorded.map(|()| ended)
+    }
+
+    /// Whether anybody of an admission's chain was revoked, or what was handed down is over.
+    fn is_over(&self, admission: &Admission) -> bool {
+        let Some(last) = &admission.delegation else { return self.is_revoked(&admission.principal) };
+        let lives = |delegations: &Delegations| delegations.find(&last.id, SystemTime::now()).is_some();
+        !self.delegations.as_ref().is_some_and(lives)
+            || last.principals().any(|principal| self.is_revoked(principal))
     }
 
     /// Whether this principal stays out: it was revoked, or a group that it is in, or its token.

@@ -18,8 +18,9 @@ use crate::approval;
 use crate::config::tls::{ServerTls, TlsError};
 use crate::config::{self, Config};
 use crate::control::{self, ControlError};
+use crate::delegation::Delegations;
 use crate::gateway::{Gateway, Listening};
-use crate::identity::{Identity, IssuerConfig, PrincipalKind};
+use crate::identity::{Identity, IssuerConfig, OwnKeys, PrincipalKind};
 use crate::listen::{Doorkeeper, listen};
 use crate::policy;
 use crate::record::{Recorder, StartError, Unavailable};
@@ -45,6 +46,9 @@ pub(crate) enum ServeError {
     /// An issuer.
     #[error("identity: {0}")]
     Identity(String),
+    /// The keys that sign what is handed down.
+    #[error("delegation.keys: {0}")]
+    Keys(String),
     /// The policies.
     #[error("policies: {0}")]
     Policies(String),
@@ -145,6 +149,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let admin_socket = config.admin.as_ref().map(|admin| bind(admin.listen)).transpose()?;
     let control = control::bind(&config.control).await?;
 
+    let delegations = delegations(&config)?;
     let (recorder, found) = Recorder::start(&config.ledger)?;
     if found.abandoned > 0 || found.cut {
         tracing::warn!(
@@ -158,9 +163,13 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let deadline = config.limits.durable_deadline;
     recorder.record_start(config.redacted_text(), config.resources.len(), deadline).await?;
     recorder.record_policies(&live.current(), deadline).await?;
+    let revoked = found.revoked().clone();
+    if let Some(delegations) = &delegations {
+        delegations.restore(found.delegations, SystemTime::now());
+    }
     let doorkeeper = Doorkeeper::new(&config.limits);
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
-    let gateway = Gateway::new(config, identity, Arc::new(live), recorder, found.revoked().clone())?;
+    let gateway = Gateway::new(config, identity, delegations, Arc::new(live), recorder, revoked)?;
     gateway.start_watching();
     approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
     if gateway.policy.load().limits_days() {
@@ -202,6 +211,12 @@ impl Running {
         gateway.registry.expire(SystemTime::now(), Instant::now());
         gateway.expire_approvals(SystemTime::now());
         gateway.sum_up_logins(Instant::now(), false);
+        if let Some(delegations) = &gateway.delegations {
+            delegations.sweep(SystemTime::now());
+            if let Err(error) = delegations.keys.rotate(SystemTime::now()) {
+                tracing::error!(error, "delegation: the keys stay as they were");
+            }
+        }
         let stalled = gateway.recorder.stalled_for();
         if stalled > gateway.config.limits.durable_deadline {
             let sessions = gateway.recorder.end_all();
@@ -328,6 +343,15 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || recorder.stop(STOP_DEADLINE)).await;
         let _ = std::fs::remove_file(&gateway.config.control);
     }
+}
+
+/// What may be handed down: nothing yet, with the keys that sign it.
+fn delegations(config: &Config) -> Result<Option<Delegations>, ServeError> {
+    let (Some(admin), Some(delegation)) = (&config.admin, &config.delegation) else { return Ok(None) };
+    let config::DelegationConfig { keys, key_age, depth_max, ttl_max } = delegation;
+    let keys =
+        OwnKeys::open(keys, &admin.url, *key_age, *ttl_max, SystemTime::now()).map_err(ServeError::Keys)?;
+    Ok(Some(Delegations::new(keys, *depth_max, *ttl_max)))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -33,6 +33,7 @@ fn create(dir: &Path) -> Writer {
 /// A day and a second for each session, the odd ones through an agent.
 fn write(writer: &mut Writer, sessions: u64) {
     let who = |name: &'static str| Principal {
+        delegation: None,
         groups: Vec::new(),
         issuer: "corp".into(),
         kind: "user".into(),

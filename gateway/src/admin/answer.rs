@@ -26,12 +26,19 @@ pub(crate) struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
     header: Option<(HeaderName, HeaderValue)>,
+    /// The member `error` of an OAuth answer (RFC 6749, section 5.2), where it is one.
+    oauth: Option<&'static str>,
 }
 
 impl Problem {
     /// A problem with a lower-case fragment that says what to do.
     pub(crate) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { status, detail: detail.into(), header: None }
+        Problem { status, detail: detail.into(), header: None, oauth: None }
+    }
+
+    /// A refusal of an OAuth endpoint.
+    pub(crate) fn oauth(error: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { oauth: Some(error), ..Problem::new(StatusCode::BAD_REQUEST, detail) }
     }
 
     /// There is nothing at this path.
@@ -93,10 +100,16 @@ pub(crate) fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Byt
 /// The answer as it is sent. What a route set itself stays; a page needs another content policy than JSON.
 pub(super) fn finish(answer: Answer) -> Response<Body> {
     let mut response = answer.unwrap_or_else(|problem| {
-        let Problem { status, detail, header } = problem;
-        let title = status.canonical_reason().unwrap_or_default();
-        let body = json!({ "title": title, "status": status.as_u16(), "detail": detail });
-        let mut response = whole(status, "application/problem+json", body.to_string());
+        let Problem { status, detail, header, oauth } = problem;
+        let (kind, body) = match oauth {
+            Some(error) => ("application/json", json!({ "error": error, "error_description": detail })),
+            None => {
+                let title = status.canonical_reason().unwrap_or_default();
+                let body = json!({ "title": title, "status": status.as_u16(), "detail": detail });
+                ("application/problem+json", body)
+            }
+        };
+        let mut response = whole(status, kind, body.to_string());
         response.headers_mut().extend(header.map(|(name, value)| (Some(name), value)));
         response
     });

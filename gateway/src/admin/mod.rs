@@ -13,6 +13,7 @@ mod health;
 mod openapi;
 mod routes;
 mod sessions;
+mod token;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -241,7 +242,7 @@ impl Server {
         let gateway = &self.gateway;
         let Some(subject) = crate::gateway::subject(principal) else { return Err(Problem::forbidden()) };
         let decision = gateway.policy.load().decide_admin(&[subject], action, &gateway.config.ledger.origin);
-        let entry = AdminEntry { principal, action, decision: &decision, request, source };
+        let entry = AdminEntry { principal, action, decision: &decision, reason: None, request, source };
         gateway
             .recorder
             .record_admin(&entry, gateway.config.limits.durable_deadline)

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Visit;
 use super::answer::{Answer, json as answer};
-use super::routes::{Door, ROUTES, Route};
+use super::routes::{Door, ROUTES, Route, Takes};
 
 /// Answers with the document.
 pub(super) async fn document(visit: Visit) -> Answer {
@@ -58,9 +58,13 @@ fn operation(route: &Route) -> Value {
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
-    if let Some(takes) = route.takes {
-        let content = json!({ "application/json": { "schema": takes() } });
-        operation["requestBody"] = json!({ "required": true, "content": content });
+    let (kind, takes) = match route.takes {
+        Takes::Nothing => ("", None),
+        Takes::Json(schema) => ("application/json", Some(schema())),
+        Takes::Form(schema) => ("application/x-www-form-urlencoded", Some(schema())),
+    };
+    if let Some(schema) = takes {
+        operation["requestBody"] = json!({ "required": true, "content": { kind: { "schema": schema } } });
     }
     if let Door::Permitted(action, _) = route.door {
         operation["security"] = json!([{ "token": [] }]);

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::answer::{Answer, Problem};
-use super::{Visit, approvals, health, openapi, sessions};
+use super::{Visit, approvals, health, openapi, sessions, token};
 use crate::identity::Principal;
 use crate::policy::AdminAction;
 
@@ -18,11 +18,19 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     /// What it does, for the OpenAPI document.
     pub(super) says: &'static str,
-    /// What its body holds, as a JSON Schema; none where it has none.
-    pub(super) takes: Option<fn() -> Value>,
+    /// What its body holds.
+    pub(super) takes: Takes,
     /// What it answers, as a JSON Schema.
     pub(super) gives: fn() -> Value,
     pub(super) door: Door,
+}
+
+/// What a request's body holds, with its JSON Schema.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    Nothing,
+    Json(fn() -> Value),
+    Form(fn() -> Value),
 }
 
 /// Who may ask, and what answers.
@@ -40,7 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/livez",
         says: "Whether the gateway's process answers at all.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: health::live_schema,
         door: Door::Open(|visit| Box::pin(health::live(visit))),
     },
@@ -48,7 +56,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/readyz",
         says: "Whether sessions can be opened, and what is wrong where not everything is well: 503 where nothing can be recorded.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: health::ready_schema,
         door: Door::Open(|visit| Box::pin(health::ready(visit))),
     },
@@ -56,7 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/openapi.json",
         says: "This document.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: openapi::schema,
         door: Door::Open(|visit| Box::pin(openapi::document(visit))),
     },
@@ -64,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/sessions",
         says: "The sessions that live now.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: sessions::list_schema,
         door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(sessions::list(visit, by))),
     },
@@ -72,7 +80,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/sessions/{session}",
         says: "One session that lives now.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: sessions::one_schema,
         door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(sessions::one(visit, by))),
     },
@@ -80,7 +88,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::POST,
         path: "/v1/revocations",
         says: "Ends sessions now, and keeps a principal out. The revocation is in the ledger before it takes effect.",
-        takes: Some(sessions::revoke_takes),
+        takes: Takes::Json(sessions::revoke_takes),
         gives: sessions::revoke_gives,
         door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(sessions::revoke(visit, by))),
     },
@@ -88,7 +96,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/approvals",
         says: "The requests for approval that wait, and those that were answered or came to nothing lately.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: approvals::list_schema,
         door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::list(visit, by))),
     },
@@ -96,7 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/approvals/live",
         says: "The same at once and again after each change, as server-sent events named approvals, until the token expires.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: approvals::follow_schema,
         door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::follow(visit, by))),
     },
@@ -104,7 +112,7 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/approvals/{id}",
         says: "One request for approval.",
-        takes: None,
+        takes: Takes::Nothing,
         gives: approvals::one_schema,
         door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::one(visit, by))),
     },
@@ -112,9 +120,49 @@ pub(super) const ROUTES: &[Route] = &[
         method: Method::POST,
         path: "/v1/approvals/{id}/answers",
         says: "Approves or denies a request in the name of the token's person. The answer is in the ledger before it takes effect, and also where it does not count.",
-        takes: Some(approvals::give_takes),
+        takes: Takes::Json(approvals::give_takes),
         gives: approvals::one_schema,
         door: Door::Permitted(AdminAction::Approve, |visit, by| Box::pin(approvals::give(visit, by))),
+    },
+    Route {
+        method: Method::POST,
+        path: "/token",
+        says: "Exchanges a token for sessions for one that can do less (RFC 8693). It is in the ledger before the token exists.",
+        takes: Takes::Form(token::exchange_takes),
+        gives: token::exchange_gives,
+        door: Door::Open(|visit| Box::pin(token::exchange(visit))),
+    },
+    Route {
+        method: Method::POST,
+        path: "/revoke",
+        says: "Ends what a token was handed down for, and all that came of it (RFC 7009). Whoever holds the token may.",
+        takes: Takes::Form(token::revoke_takes),
+        gives: token::revoke_gives,
+        door: Door::Open(|visit| Box::pin(token::revoke(visit))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/jwks.json",
+        says: "The keys that sign what is handed down (RFC 7517).",
+        takes: Takes::Nothing,
+        gives: token::keys_schema,
+        door: Door::Open(|visit| Box::pin(token::keys(visit))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/delegations",
+        says: "The delegations that live, the oldest first.",
+        takes: Takes::Nothing,
+        gives: token::all_schema,
+        door: Door::Permitted(AdminAction::ReadDelegations, |visit, by| Box::pin(token::all(visit, by))),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v1/delegations/{delegation}",
+        says: "Ends a delegation and all that came of it, with their sessions.",
+        takes: Takes::Nothing,
+        gives: token::end_gives,
+        door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(token::end(visit, by))),
     },
 ];
 

@@ -86,6 +86,10 @@ impl Bound<'_> {
             });
             fields.bytes(link.id().as_bytes());
         }
+        fields.number(standing.scopes.len() as u64);
+        for scope in &standing.scopes {
+            fields.bytes(scope.delegation().as_bytes());
+        }
         let circumstances = self.circumstances;
         fields.bytes(circumstances.role.as_bytes());
         fields.bytes(circumstances.search_path.as_bytes());
@@ -155,6 +159,7 @@ mod tests {
         let link =
             |(kind, name): &(SubjectKind, &str)| Subject::new(*kind, "idp", name, []).expect("a subject");
         Standing {
+            scopes: Vec::new(),
             chain: chain.iter().map(link).collect(),
             resource: "r".into(),
             database: "d".into(),

@@ -22,6 +22,7 @@ fn wanted(quorum: u8) -> Approval {
 fn request(quorum: u8) -> Request {
     let circumstances = gatebook_wire::protocol::Circumstances::default();
     let standing = crate::policy::Standing {
+        scopes: Vec::new(),
         chain: Vec::new(),
         resource: "r".into(),
         database: "d".into(),

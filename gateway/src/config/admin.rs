@@ -1,10 +1,11 @@
-//! `[admin]`: where the gateway's own HTTPS server listens, and whose tokens it takes.
+//! `[admin]`: where the gateway's own HTTPS server listens, and whose tokens it takes; `[delegation]`: what it hands down.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::read::{certificate, check_issuer_url, overlap};
 use super::table::{At, Table};
-use super::{AdminConfig, CertificateFiles, IssuerConfig, Resource};
+use super::{AdminConfig, CertificateFiles, DelegationConfig, IssuerConfig, LedgerConfig, Resource};
 
 /// Nothing where the table is not written; also where it has mistakes, which were told then.
 pub(super) fn admin(
@@ -57,6 +58,29 @@ pub(super) fn admin(
         url: url?.value,
         audience: audience?.value,
         certificate: certificate?.value,
+    })
+}
+
+/// Nothing where the table is not written.
+pub(super) fn delegation(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Option<DelegationConfig> {
+    let table = root.table("delegation", "delegation: ");
+    let (keys, key_age) = (table.path("keys"), table.duration("key_age"));
+    let (depth_max, ttl_max) = (table.count("depth_max"), table.duration("ttl_max"));
+    if !table.is_written() {
+        return None;
+    }
+    if !root.holds("admin") {
+        table.mistake(table.line(), "needs an [admin] server: tokens are handed down there");
+    }
+    let inside = |keys: &At<PathBuf>| ledger.is_some_and(|ledger| keys.value.starts_with(&ledger.path));
+    if let Some(keys) = keys.as_ref().filter(|keys| inside(keys)) {
+        table.mistake(keys.line, "keys must not lie inside ledger.path, which is handed to auditors");
+    }
+    Some(DelegationConfig {
+        keys: keys?.value,
+        key_age: key_age?.value,
+        depth_max: u8::try_from(depth_max).ok()?,
+        ttl_max: ttl_max?.value,
     })
 }
 

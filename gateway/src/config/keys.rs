@@ -622,6 +622,36 @@ pub(super) const KEYS: &[Key] = &[
         "Lets `url` be `http://`, and then only on loopback: for a receiver on this very machine.",
     ),
     key_of(
+        "delegation",
+        Takes::Table,
+        Means("nobody hands rights down"),
+        "Lets whoever policy permits to `delegate` hand down a part of their rights; see docs/delegation.md. It needs `[admin]`.",
+    ),
+    key_of(
+        "delegation.keys",
+        Takes::Path,
+        Is("delegation-keys"),
+        "The folder of the keys that sign what is handed down (0700). It must not lie inside `ledger.path`.",
+    ),
+    key_of(
+        "delegation.key_age",
+        Takes::Duration("1h", "90d"),
+        Is("7d"),
+        "How long one key signs. It is published until the last token that it signed is over, and then erased.",
+    ),
+    key_of(
+        "delegation.depth_max",
+        Takes::Count(1, 8),
+        Is("4"),
+        "How many levels there may be: an agent that starts another makes two.",
+    ),
+    key_of(
+        "delegation.ttl_max",
+        Takes::Duration("1s", "7d"),
+        Is("1h"),
+        "How long a delegation lasts at most. It never outlasts the token, or the delegation, that it was made with.",
+    ),
+    key_of(
         "limits",
         Takes::Table,
         Means("every limit at its default"),

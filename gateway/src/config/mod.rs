@@ -32,6 +32,7 @@ pub use reference::reference;
 pub(crate) use report::reason;
 pub use report::{FileReport, Mistake, Report};
 pub use secret::{COMMAND_DEADLINE, COMMAND_OUTPUT_AGE_MAX, SECRET_BYTES_MAX, Secret, SecretError};
+pub(crate) use units::duration;
 
 /// The largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -57,6 +58,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Who is told of requests for approval, in the order of the file.
     pub webhooks: Vec<WebhookConfig>,
+    /// How rights are handed down; none where they are not.
+    pub delegation: Option<DelegationConfig>,
     /// What one client, or all, may use up.
     pub limits: Limits,
     /// What the operator is told.
@@ -333,6 +336,19 @@ pub struct AdminConfig {
     pub audience: String,
     /// What clients are shown.
     pub certificate: CertificateFiles,
+}
+
+/// How rights are handed down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelegationConfig {
+    /// The folder of the keys that sign tokens; it may not exist yet.
+    pub keys: PathBuf,
+    /// How long one key signs.
+    pub key_age: Duration,
+    /// How many levels there may be.
+    pub depth_max: u8,
+    /// How long one delegation may last.
+    pub ttl_max: Duration,
 }
 
 /// What one client, or all, may use up.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::ServerName;
 use toml::de::DeTable;
 
-use super::admin::admin;
+use super::admin::{admin, delegation};
 use super::keys::meant;
 use super::mask;
 use super::report::reason;
@@ -102,6 +102,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     let resources = resources(&root, certificate.as_ref());
     let admin = admin(&root, certificate.as_ref(), &issuers, &resources);
     let webhooks = webhooks(&root);
+    let delegation = delegation(&root, ledger.as_ref());
     let limits = limits(&root.table("limits", "limits: "));
     let log = log(&root.table("log", "log: "));
     Some(Config {
@@ -113,6 +114,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
         resources,
         admin,
         webhooks,
+        delegation,
         limits: limits?,
         log: log?,
         text: redacted(text, sink),

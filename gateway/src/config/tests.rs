@@ -166,6 +166,12 @@ format = "slack"
 ca = "ca.pem"
 danger_http = true
 
+[delegation]
+keys = "own"
+key_age = "2d"
+depth_max = 3
+ttl_max = "20m"
+
 [limits]
 connections_max = 11
 logins_max = 7
@@ -273,6 +279,9 @@ fn every_key_reaches_the_configuration() {
     let [webhook] = &config.webhooks[..] else { panic!("{:?}", config.webhooks) };
     let ca = std::fs::read(folder.path("ca.pem")).expect("the authority");
     assert_eq!((webhook.slack, webhook.danger_http, webhook.ca.as_ref()), (true, true, Some(&ca)));
+    let (key_age, ttl_max) = (Duration::from_secs(2 * 86_400), Duration::from_secs(1200));
+    let keys = folder.path("own");
+    assert_eq!(config.delegation, Some(DelegationConfig { keys, key_age, depth_max: 3, ttl_max }));
     assert_eq!(
         config.limits,
         Limits {

@@ -7,7 +7,7 @@ const DURATION_UNITS: [(&str, u64); 5] =
 const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// Reads `250ms`, `30s`, `15m`, `8h`, `7d`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     scaled(text, &DURATION_UNITS)
         .map(Duration::from_millis)
         .ok_or_else(|| String::from("a whole number and a unit: 250ms, 30s, 15m, 8h, 7d"))

@@ -15,6 +15,7 @@ pub(crate) mod http;
 mod json;
 mod jws;
 mod keys;
+mod own;
 mod principal;
 mod provider;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use self::jws::TOKEN_BYTES_MAX;
 use self::jws::Unverified;
 pub use self::keys::Algorithm;
 use self::keys::{Keys, SignatureVerdict};
+pub(crate) use self::own::OwnKeys;
 pub use self::principal::{Credential, Principal, PrincipalKind};
 use self::provider::Provider;
 pub(crate) use self::rejected::quoted;

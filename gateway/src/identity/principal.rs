@@ -104,6 +104,30 @@ impl Principal {
         UNIX_EPOCH + Duration::from_secs(self.validity.until)
     }
 
+    /// A principal as the ledger kept it, for what was handed down before a restart. It was verified then, and the ledger is what
+    /// nobody changes unseen; nothing else may make one.
+    pub(crate) fn recorded(
+        kind: PrincipalKind,
+        issuer: &str,
+        subject: &str,
+        name: &str,
+        groups: impl IntoIterator<Item = Arc<str>>,
+        token_id: &str,
+        until: u64,
+    ) -> Self {
+        Self {
+            kind,
+            id: format!("{issuer}:{subject}").into(),
+            issuer: issuer.into(),
+            subject: subject.into(),
+            name: name.into(),
+            groups: groups.into_iter().collect(),
+            client: None,
+            token_id: token_id.into(),
+            validity: Validity { from: 0, until },
+        }
+    }
+
     /// A principal that nobody verified, for tests of what comes after identity.
     #[cfg(test)]
     pub(crate) fn for_test(kind: PrincipalKind, issuer: &str, subject: &str, groups: &[&str]) -> Self {

@@ -100,6 +100,11 @@ impl Rejected {
         Self { cause, detail: detail.into(), issuer: None }
     }
 
+    /// A refusal of a credential of the gateway's own making.
+    pub(crate) fn of_ours(cause: Cause, detail: impl Into<String>) -> Self {
+        Self::new(cause, detail)
+    }
+
     pub(super) fn of(mut self, issuer: &Arc<str>) -> Self {
         self.issuer = Some(Arc::clone(issuer));
         self

@@ -60,6 +60,7 @@ impl PolicySet {
         let none = || "".into();
         let standing = Standing {
             chain: Vec::new(),
+            scopes: Vec::new(),
             resource: none(),
             database: none(),
             role: none(),

@@ -18,6 +18,7 @@ mod mistake;
 mod name;
 mod obligation;
 mod question;
+mod scope;
 mod set;
 mod watch;
 
@@ -36,6 +37,7 @@ pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};
 pub use mistake::Mistake;
 pub use obligation::{Approval, Glass, InTransaction, Limit, Obligation};
+pub use scope::{SCOPE_NAMES_MAX, Scope, ScopeError, ScopeText};
 pub use set::{POLICIES_MAX, PolicySet};
 pub use watch::Live;
 
@@ -121,6 +123,8 @@ impl Subject {
 pub struct Standing {
     /// The principal first, then each actor on its behalf; never empty. Each must be permitted.
     pub chain: Vec<Subject>,
+    /// What each delegation along the chain left of it; empty where nothing was handed down.
+    pub scopes: Vec<Arc<Scope>>,
     /// The resource's name.
     pub resource: Arc<str>,
     /// The database of the session.
@@ -183,11 +187,36 @@ pub struct Decision {
     pub glass: Glass,
     /// The actions that are not permitted, in the order of the meaning.
     pub refused: Vec<Action>,
-    /// What went wrong while deciding, for the operator. Anything here means that the command is refused.
+    /// What went wrong while deciding, and which delegation does not reach so far, for the operator. Anything here means that
+    /// the command is refused.
     pub errors: Vec<String>,
+    /// Whether a delegation does not reach so far. That is no rule that could be tried out, so it holds in shadow too.
+    pub beyond: bool,
+}
+
+impl Standing {
+    /// The most rows that the delegations along the chain let one command show.
+    #[must_use]
+    pub fn rows_max(&self) -> Option<u64> {
+        self.scopes.iter().filter_map(|scope| scope.rows_max()).min().map(std::num::NonZeroU64::get)
+    }
 }
 
 impl Decision {
+    /// The same command, refused because what was handed down does not reach so far.
+    #[must_use]
+    pub fn beyond(&self, why: &str) -> Decision {
+        Decision {
+            verdict: Verdict::Refuse,
+            determining: Vec::new(),
+            obligations: Vec::new(),
+            glass: Glass::NONE,
+            refused: Vec::new(),
+            errors: vec![why.to_owned()],
+            beyond: true,
+        }
+    }
+
     /// Whether it may be.
     #[must_use]
     pub fn is_permit(&self) -> bool {

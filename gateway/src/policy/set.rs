@@ -170,7 +170,7 @@ impl PolicySet {
         })
     }
 
-    /// Decides a command: every action of it must be permitted to every link of the chain.
+    /// Decides a command: every action of it must be permitted to every link of the chain, and within every scope.
     ///
     /// A meaning without actions asks for nothing that policy guards and is permitted: that the session exists was
     /// decided at login. An empty chain is refused.
@@ -191,9 +191,22 @@ impl PolicySet {
                 let mut make = || context.get(|| question::context(standing, meaning));
                 permitted &= self.decide_one(&mut question, &mut make, &mut findings);
             }
+            for scope in standing.scopes.iter().filter(|scope| !scope.allows(&standing.resource, action)) {
+                permitted = false;
+                findings.beyond = true;
+                findings.error(format!(
+                    "delegation {} does not reach as far as {} {}",
+                    scope.delegation(),
+                    action.verb.name(),
+                    action.object
+                ));
+            }
             if !permitted {
                 refused.push(action.clone());
             }
+        }
+        if let Some(rows_max) = standing.rows_max().and_then(std::num::NonZeroU64::new) {
+            findings.obligations.push(Obligation::AtMost(obligation::Limit::Rows, rows_max));
         }
         findings.into_decision(refused.is_empty(), refused)
     }
@@ -358,6 +371,7 @@ struct Findings {
     glass: Glass,
     errors: Vec<String>,
     further_errors: usize,
+    beyond: bool,
 }
 
 impl Default for Findings {
@@ -369,6 +383,7 @@ impl Default for Findings {
             glass: Glass::NONE,
             errors: Vec::new(),
             further_errors: 0,
+            beyond: false,
         }
     }
 }
@@ -393,8 +408,8 @@ impl Findings {
         if self.further_errors > 0 {
             self.errors.push(format!("and {} further errors", self.further_errors));
         }
-        let glass = self.glass;
-        Decision { verdict, determining, obligations, glass, refused, errors: self.errors }
+        let (glass, beyond) = (self.glass, self.beyond);
+        Decision { verdict, determining, obligations, glass, refused, errors: self.errors, beyond }
     }
 }
 

@@ -75,6 +75,7 @@ fn action(text: &str) -> Action {
 
 fn standing(who: &str) -> Standing {
     Standing {
+        scopes: Vec::new(),
         chain: chain(who),
         resource: "orders-db".into(),
         database: "orders".into(),

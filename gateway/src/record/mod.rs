@@ -9,6 +9,7 @@
 mod anchor;
 mod approval;
 mod book;
+mod handed;
 mod revocations;
 mod shown;
 mod thread;
@@ -16,7 +17,6 @@ mod upkeep;
 mod watch;
 mod witness;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -39,8 +39,9 @@ use tokio::time::timeout;
 
 pub(crate) use self::witness::is_witness_key;
 use crate::config::LedgerConfig;
+use crate::delegation::Delegation;
 use crate::identity::{Principal, PrincipalKind};
-use crate::policy::{AdminAction, Decision, PolicySet, Standing, SubjectKind};
+use crate::policy::{AdminAction, Decision, PolicySet, Standing};
 use crate::session::{Day, Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
@@ -268,6 +269,8 @@ impl Shared {
 /// A session's opening as it is recorded.
 pub(crate) struct Opened<'a> {
     pub(crate) principal: &'a Principal,
+    /// By which delegation, where it is not the principal itself.
+    pub(crate) delegation: Option<&'a Delegation>,
     pub(crate) standing: &'a Standing,
     pub(crate) decision: &'a Decision,
     pub(crate) source: SocketAddr,
@@ -281,6 +284,8 @@ pub(crate) struct AdminEntry<'a> {
     pub(crate) principal: &'a Principal,
     pub(crate) action: AdminAction,
     pub(crate) decision: &'a Decision,
+    /// What stood in the way beside policy.
+    pub(crate) reason: Option<&'a str>,
     /// Method and path.
     pub(crate) request: &'a str,
     pub(crate) source: SocketAddr,
@@ -431,29 +436,21 @@ impl Recorder {
         let slot = Slot::new();
         self.shared.enroll(&slot);
         let standing = opened.standing;
-        let principal = |link: &crate::policy::Subject, name: &str| event::Principal {
-            groups: link.groups().iter().map(|group| Cow::Owned(group.to_string())).collect(),
-            issuer: Cow::Owned(link.issuer().to_owned()),
-            kind: Cow::Borrowed(match link.kind() {
-                SubjectKind::User => "user",
-                SubjectKind::Service => "service",
-            }),
-            name: Cow::Owned(name.to_owned()),
-            subject: Cow::Owned(link.subject().to_owned()),
-        };
-        let Some((first, actors)) = standing.chain.split_first() else { return Err(Unavailable::Failed) };
         let body = event::SessionOpenedBody { protocol: standing.protocol.into(), shadow: opened.shadow };
         let payload = event::SessionOpenedPayload {
-            actors: actors.iter().map(|actor| principal(actor, actor.subject())).collect(),
+            actors: opened.delegation.iter().flat_map(|last| last.chain()).map(actor).collect(),
             application: opened.application.into(),
             database: (&*standing.database).into(),
             expires_s: opened.expires.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             policies: opened.decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
-            principal: principal(first, opened.principal.name()),
+            principal: principal(opened.principal),
             resource: (&*standing.resource).into(),
             role: (&*standing.role).into(),
             source: opened.source.to_string().into(),
-            token: (&**opened.principal.token_id()).into(),
+            token: opened.delegation.map_or_else(
+                || (&**opened.principal.token_id()).into(),
+                |last| format!("jti:{}", last.id).into(),
+            ),
         };
         let ticket = self.shared.push(Some(&slot), &body, Some(&payload));
         // Whoever gives up waiting leaves a session that must be closed as well.
@@ -476,6 +473,7 @@ impl Recorder {
         let payload = event::AdminActionPayload {
             policies: entry.decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
             principal: principal(entry.principal),
+            reason: entry.reason.map(Into::into),
             request: entry.request.into(),
             source: entry.source.to_string().into(),
         };
@@ -490,6 +488,29 @@ impl Recorder {
         let path = &config.path;
         shown::since(path, self.storage.as_ref(), Day::of(SystemTime::now()))
             .map_err(|error| StartError::System { path: path.clone(), error })
+    }
+
+    /// Records that rights are handed down; durable when it returns.
+    pub(crate) async fn record_delegation(
+        &self,
+        made: &Delegation,
+        source: SocketAddr,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let (body, payload) = handed::written(made, source);
+        self.record(&body, Some(&payload), deadline).await
+    }
+
+    /// Records that what was handed down ends before its time; durable when it returns.
+    pub(crate) async fn record_delegation_end(
+        &self,
+        id: &str,
+        by: &str,
+        reason: &str,
+        deadline: Duration,
+    ) -> Result<(), Unavailable> {
+        let body = event::DelegationEndedBody { delegation: id.into(), reason: reason.into() };
+        self.record(&body, Some(&event::DelegationEndedPayload { by: by.into() }), deadline).await
     }
 
     /// Records a revocation; durable when it returns.
@@ -625,6 +646,7 @@ impl Drop for Opening<'_> {
 /// A principal as events spell it.
 fn principal(principal: &Principal) -> event::Principal<'_> {
     event::Principal {
+        delegation: None,
         groups: principal.groups().iter().map(|group| (&**group).into()).collect(),
         issuer: (&**principal.issuer()).into(),
         kind: match principal.kind() {
@@ -634,6 +656,22 @@ fn principal(principal: &Principal) -> event::Principal<'_> {
         .into(),
         name: (&**principal.name()).into(),
         subject: (&**principal.subject()).into(),
+    }
+}
+
+/// A link of a chain as events spell it: who acts, or what was handed down, where nobody showed who they are.
+fn actor(link: &Delegation) -> event::Principal<'_> {
+    let delegation = Some((&*link.id).into());
+    match &link.actor {
+        Some(actor) => event::Principal { delegation, ..principal(actor) },
+        None => event::Principal {
+            delegation,
+            groups: Vec::new(),
+            issuer: "".into(),
+            kind: "agent".into(),
+            name: link.name.as_deref().unwrap_or(&link.id).into(),
+            subject: (&*link.id).into(),
+        },
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use gatebook_ledger::{Kind, Limits, Origin, Storage, SystemSalts, Writer, keys};
 use gatebook_ledger::{event, reader};
@@ -12,8 +12,9 @@ use gatebook_wire::protocol::EndReason;
 
 use super::anchor::Anchors;
 use super::revocations::Revocations;
-use super::{Item, Shared, Slot, StartError, now_ns};
+use super::{Item, Shared, Slot, StartError, handed, now_ns};
 use crate::config::LedgerConfig;
+use crate::delegation::Kept;
 use crate::session::{Signal, StayOut, Ticket};
 
 /// Room on the ledger's disk that is kept for the last words: the close of every session that a full disk cut off.
@@ -42,6 +43,8 @@ pub(crate) struct Found {
     pub(crate) cut: bool,
     /// Who stays out.
     revocations: Revocations,
+    /// Delegations that may still live.
+    pub(crate) delegations: Vec<Kept>,
 }
 
 impl Found {
@@ -111,6 +114,8 @@ impl Opener {
             past = self.past(&recovery.open_sessions).map_err(|error| failed(error.into()))?;
             found.revocations =
                 Revocations::read(self.storage.as_ref(), &writer).map_err(|error| failed(error.into()))?;
+            found.delegations = handed::kept(path, self.storage.as_ref(), SystemTime::now())
+                .map_err(|error| failed(error.into()))?;
             writer
         } else {
             let origin = Origin::new(&self.config.origin)

@@ -126,6 +126,7 @@ impl Desk {
         let (recorder, _) = Recorder::over(&config, Arc::new(storage.clone())).expect("the recorder starts");
         let subject = Subject::new(SubjectKind::User, "test", "someone", []).expect("a subject");
         let standing = Arc::new(Standing {
+            scopes: Vec::new(),
             chain: vec![subject],
             resource: "db".into(),
             database: "d".into(),
@@ -141,6 +142,7 @@ impl Desk {
         let principal = Principal::for_test(PrincipalKind::User, "test", "someone", &[]);
         let opened = Opened {
             principal: &principal,
+            delegation: None,
             standing: &self.standing,
             decision: &decision,
             source: ([127, 0, 0, 1], 1).into(),
@@ -168,8 +170,14 @@ impl Stage {
         let machine = Conversation::new(Session::new(start, &catalog), Arc::new(NoCatalog));
         let (client, ours) = tokio::io::duplex(1 << 19);
         let (upstream, theirs) = tokio::io::duplex(upstream_bytes);
-        let terms =
-            Terms { standing, shadow: false, reads_when_written: false, tally: Arc::default(), cancel: None };
+        let terms = Terms {
+            standing,
+            shadow: false,
+            allowances: Vec::new(),
+            reads_when_written: false,
+            tally: Arc::default(),
+            cancel: None,
+        };
         let relay = tokio::spawn(async move {
             let people = People { approvals: Arc::default(), presented: Presented::Nothing, locks: None };
             let mut exchange = Exchange::new(terms, policy, book, people);

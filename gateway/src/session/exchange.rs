@@ -23,6 +23,7 @@ pub(crate) use consent::{Locks, People, Presented};
 use super::signal::Ticket;
 use super::tally::{Bounds, Shown, Tally};
 use crate::approval::Lapse;
+use crate::delegation::Allowance;
 use crate::policy::{Decision, DecisionCache, Live, Standing, Verdict as Ruling};
 use crate::record::{Book, CommandEntry, OutcomeEntry, Ruled};
 
@@ -32,6 +33,8 @@ pub(crate) struct Terms {
     pub(crate) standing: Arc<Standing>,
     /// Whether refusals are recorded but not made.
     pub(crate) shadow: bool,
+    /// How many commands may still be executed, by each link of the chain that limits them.
+    pub(crate) allowances: Vec<Arc<Allowance>>,
     /// Whether reads are released once their record is written, before it is durable.
     pub(crate) reads_when_written: bool,
     /// What the principal was shown today.
@@ -215,8 +218,16 @@ impl Exchange {
             let bounds = if self.terms.shadow { Bounds::default() } else { Bounds::of(&decision) };
             let used_up =
                 if command.phase == Phase::Execute { bounds.used_up(self.shown_so_far(0)) } else { None };
+            let executes = command.phase == Phase::Execute
+                && intent.forbidden.is_none()
+                && decision.is_permit()
+                && used_up.is_none();
+            if executes && !self.terms.allowances.iter().all(|allowance| allowance.take()) {
+                decision = Arc::new(decision.beyond("the commands that were handed down are used up"));
+            }
             let refused = intent.forbidden.is_some() || !decision.is_permit() || used_up.is_some();
-            let ruled = match (refused, self.terms.shadow && intent.forbidden.is_none()) {
+            let tried = self.terms.shadow && intent.forbidden.is_none() && !decision.beyond;
+            let ruled = match (refused, tried) {
                 (false, _) => Ruled::Permit,
                 (true, false) => Ruled::Refuse,
                 (true, true) => Ruled::ShadowRefuse,

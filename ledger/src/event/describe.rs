@@ -55,7 +55,11 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
             let head = format!("{} {}", body.decision, body.action);
             payload.map_or(head.clone(), |payload| {
                 let who = payload.principal;
-                format!("{head} ({}) by {}:{} from {}", payload.request, who.issuer, who.name, payload.source)
+                let why = payload.reason.map_or_else(String::new, |why| format!(": {why}"));
+                format!(
+                    "{head} ({}) by {}:{} from {}{why}",
+                    payload.request, who.issuer, who.name, payload.source
+                )
             })
         }
         Decoded::ApprovalRequested(body, payload) => {
@@ -83,6 +87,22 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
         Decoded::GlassBroken(body, payload) => {
             let why = payload.map_or(String::new(), |payload| format!(": {}", payload.reason));
             format!("#{} without approval{why}", body.request)
+        }
+        Decoded::DelegationCreated(body, None) => format!("{} (whose is absent)", body.delegation),
+        Decoded::DelegationCreated(body, Some(made)) => {
+            let before = body.parent.map_or_else(String::new, |parent| format!(" after {parent}"));
+            let to = match (&made.actor, &made.name) {
+                (Some(actor), _) => format!(" to {}:{}", actor.issuer, actor.name),
+                (None, Some(name)) => format!(" to {name}"),
+                (None, None) => String::new(),
+            };
+            let (actions, resources) = (made.actions.join(" "), made.resources.join(" "));
+            let whose = format!("{}:{}", made.principal.issuer, made.principal.name);
+            format!("{}{before}: {actions} on {resources}, of {whose}{to}", body.delegation)
+        }
+        Decoded::DelegationEnded(body, payload) => {
+            let by = payload.map_or_else(String::new, |payload| format!(" by {}", payload.by));
+            format!("{} {}{by}", body.delegation, body.reason)
         }
         Decoded::Revocation(Some(payload)) => {
             format!("{} by {}: {}", payload.whom(), payload.by, payload.reason)

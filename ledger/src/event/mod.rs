@@ -61,6 +61,11 @@ pub const REVOKED: Kind = Kind(305);
 /// Somebody did something to the gateway itself, or was refused it.
 pub const ADMIN_ACTION: Kind = Kind(336);
 
+/// A part of somebody's rights was handed down.
+pub const DELEGATION_CREATED: Kind = Kind(352);
+/// What was handed down was ended before its time.
+pub const DELEGATION_ENDED: Kind = Kind(353);
+
 /// The gateway found that its own ledger does not verify.
 pub const LEDGER_ALARM: Kind = Kind(320);
 
@@ -99,6 +104,8 @@ pub fn kind_name(kind: Kind) -> Option<&'static str> {
         REVOCATION => "revocation",
         ADMIN_ACTION => "admin.action",
         REVOKED => "revoked",
+        DELEGATION_CREATED => "delegation.created",
+        DELEGATION_ENDED => "delegation.ended",
         _ => return None,
     })
 }
@@ -222,6 +229,8 @@ bodies! {
     GlassBrokenBody<'a> => GLASS_BROKEN, GlassBrokenPayload<'a>;
     RevocationBody<'a> => REVOCATION, RevocationPayload<'a>;
     AdminActionBody<'a> => ADMIN_ACTION, AdminActionPayload<'a>;
+    DelegationCreatedBody<'a> => DELEGATION_CREATED, DelegationCreatedPayload<'a>;
+    DelegationEndedBody<'a> => DELEGATION_ENDED, DelegationEndedPayload<'a>;
     GapBody<'a> => Kind::GAP, ();
     LedgerAlarmBody<'a> => LEDGER_ALARM, LedgerAlarmPayload<'a>;
 }
@@ -263,6 +272,10 @@ pub enum Decoded<'a> {
     AdminAction(AdminActionBody<'a>, Option<AdminActionPayload<'a>>),
     /// Who was revoked so far.
     Revoked(RevokedBody, Option<RevokedPayload>),
+    /// Rights handed down.
+    DelegationCreated(DelegationCreatedBody<'a>, Option<Box<DelegationCreatedPayload<'a>>>),
+    /// Their end.
+    DelegationEnded(DelegationEndedBody<'a>, Option<DelegationEndedPayload<'a>>),
     /// Anything else, as JSON.
     Other(serde_json::Value, Option<serde_json::Value>),
 }
@@ -288,6 +301,10 @@ pub fn decode<'a>(kind: Kind, body: &'a [u8], payload: Option<&'a [u8]>) -> serd
         REVOCATION => Decoded::Revocation(payload.map(read).transpose()?),
         ADMIN_ACTION => Decoded::AdminAction(read(body)?, payload.map(read).transpose()?),
         REVOKED => Decoded::Revoked(read(body)?, payload.map(read).transpose()?),
+        DELEGATION_CREATED => {
+            Decoded::DelegationCreated(read(body)?, payload.map(read).transpose()?.map(Box::new))
+        }
+        DELEGATION_ENDED => Decoded::DelegationEnded(read(body)?, payload.map(read).transpose()?),
         _ => Decoded::Other(read(body)?, payload.map(read).transpose()?),
     })
 }
@@ -446,13 +463,16 @@ pub struct SessionOpenedPayload<'a> {
 /// An authenticated subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal<'a> {
+    /// The id of the delegation by which it acts, where it is an actor of a chain.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<Cow<'a, str>>,
     /// The groups that it is in.
     #[serde(borrow)]
     pub groups: Vec<Cow<'a, str>>,
     /// The issuer's name.
     #[serde(borrow)]
     pub issuer: Cow<'a, str>,
-    /// `user` or `service`.
+    /// `user`, `service`, or `agent` where it acts by a delegation and showed no identity of its own.
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
     /// The name that people know it by.
@@ -741,6 +761,9 @@ pub struct AdminActionPayload<'a> {
     /// Who did it.
     #[serde(borrow)]
     pub principal: Principal<'a>,
+    /// What stood in the way beside policy.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cow<'a, str>>,
     /// What was asked of the server: method and path.
     #[serde(borrow)]
     pub request: Cow<'a, str>,
@@ -765,6 +788,78 @@ pub struct RevokedPayload {
     pub principals: BTreeSet<String>,
     /// The tokens' ids.
     pub tokens: BTreeSet<String>,
+}
+
+/// See [`DELEGATION_CREATED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationCreatedBody<'a> {
+    /// Its id.
+    #[serde(borrow)]
+    pub delegation: Cow<'a, str>,
+    /// When it ends at the latest, in seconds since 1970 UTC.
+    pub expires_s: u64,
+    /// How many more levels may come after it.
+    pub further: u8,
+    /// The id of the one before it; absent for the first of a chain.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Cow<'a, str>>,
+}
+
+/// See [`DELEGATION_CREATED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationCreatedPayload<'a> {
+    /// The actions: verbs, and groups of them.
+    #[serde(borrow)]
+    pub actions: Vec<Cow<'a, str>>,
+    /// Who acts, where they showed who they are.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Principal<'a>>,
+    /// How many commands may be executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<u64>,
+    /// What it was called.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Cow<'a, str>>,
+    /// Whose rights they are.
+    #[serde(borrow)]
+    pub principal: Principal<'a>,
+    /// The resources.
+    #[serde(borrow)]
+    pub resources: Vec<Cow<'a, str>>,
+    /// The upstream's roles; absent for any.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<Cow<'a, str>>>,
+    /// The most rows that one command may show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// The address that it was asked for from.
+    #[serde(borrow)]
+    pub source: Cow<'a, str>,
+    /// The tables; absent for anything.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<Cow<'a, str>>>,
+    /// The id of the principal's own token, with which the chain began.
+    #[serde(borrow)]
+    pub token: Cow<'a, str>,
+}
+
+/// See [`DELEGATION_ENDED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationEndedBody<'a> {
+    /// Its id. All that came after it ended with it.
+    #[serde(borrow)]
+    pub delegation: Cow<'a, str>,
+    /// Why: `ended` by whoever held it, `revoked` by an operator.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+}
+
+/// See [`DELEGATION_ENDED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationEndedPayload<'a> {
+    /// Who ended it.
+    #[serde(borrow)]
+    pub by: Cow<'a, str>,
 }
 
 /// See [`Kind::GAP`]: recording was impossible from then until this entry.

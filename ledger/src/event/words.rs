@@ -12,6 +12,10 @@ pub fn words(entry: &Entry<'_>, payload: Option<&[u8]>, tell: &mut dyn FnMut(Fie
             tell(Field::Resource, &opened.resource);
             opened.actors.iter().chain([&opened.principal]).for_each(|who| principal(who, tell));
         }
+        Ok(Decoded::DelegationCreated(_, Some(made))) => {
+            made.resources.iter().for_each(|resource| tell(Field::Resource, resource));
+            made.actor.iter().chain([&made.principal]).for_each(|who| principal(who, tell));
+        }
         Ok(Decoded::AdminAction(_, Some(done))) => principal(&done.principal, tell),
         Ok(Decoded::LoginRefused(_, Some(refused))) => tell(Field::Resource, &refused.resource),
         Ok(Decoded::ApprovalAnswered(_, Some(answered))) => {

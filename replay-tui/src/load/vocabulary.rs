@@ -216,13 +216,44 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
                 words.fact("request", &payload.request);
                 words.fact("from", &payload.source);
                 words.fact("policies", &payload.policies.join(", "));
+                words.fact("reason", &payload.reason.unwrap_or_default());
             }
             words
         }
         Decoded::Revoked(body, _) => sentence(format!("{} revoked so far", figures::grouped(body.count))),
+        Decoded::DelegationCreated(body, payload) => handed_down(&body, payload.as_deref()),
+        Decoded::DelegationEnded(body, payload) => {
+            let mut words = sentence(format!("delegation {} {}", body.delegation, body.reason));
+            words.fact("by", &payload.map(|payload| payload.by).unwrap_or_default());
+            words
+        }
         Decoded::Other(body, payload) => other(kind, &body, payload.as_ref()),
         _ => sentence(name(kind)),
     })
+}
+
+fn handed_down(
+    body: &event::DelegationCreatedBody<'_>,
+    made: Option<&event::DelegationCreatedPayload<'_>>,
+) -> Words {
+    let mut words = sentence(format!("delegation {}", body.delegation));
+    words.fact("parent", body.parent.as_deref().unwrap_or_default());
+    words.fact("further levels", &body.further.to_string());
+    let Some(made) = made else { return words };
+    let text = format!(": {} on {}", made.actions.join(" "), made.resources.join(" "));
+    words.statement.extend(text.into_bytes());
+    words.fact("of", &principal_name(&made.principal));
+    words.fact("to", &made.actor.as_ref().map(principal_name).unwrap_or_default());
+    words.fact("name", made.name.as_deref().unwrap_or_default());
+    let list =
+        |names: &Option<Vec<Cow<'_, str>>>| names.as_ref().map(|names| names.join(", ")).unwrap_or_default();
+    words.fact("roles", &list(&made.roles));
+    words.fact("tables", &list(&made.tables));
+    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    words.fact("rows", &number(made.rows));
+    words.fact("commands", &number(made.commands));
+    words.fact("from", &made.source);
+    words
 }
 
 impl Words {

@@ -209,6 +209,7 @@ impl Book {
 fn person(name: &str) -> Principal<'static> {
     let (issuer, name) = name.split_once(':').unwrap_or(("", name));
     Principal {
+        delegation: None,
         groups: vec!["ci/shop/deploy".into()],
         issuer: Cow::Owned(issuer.to_owned()),
         kind: "service".into(),
