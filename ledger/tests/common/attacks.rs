@@ -68,7 +68,7 @@ impl Scene {
         self.rewritten_from(forge, forge.parts.len() - 1)
     }
 
-    fn rewritten_from(&self, forge: &Forge, from: usize) -> Attacked {
+    pub(crate) fn rewritten_from(&self, forge: &Forge, from: usize) -> Attacked {
         let storage = self.storage.fork();
         forge.write(&storage, from);
         Attacked { storage, kept: None }
@@ -304,7 +304,8 @@ pub(crate) const ATTACKS: &[Attack] = &[
     }),
     ("hide_open_sessions_in_a_footer", 1, 1, |scene| {
         let mut forge = scene.forge();
-        (forge.last().sealed, forge.last().hides_sessions) = (true, true);
+        forge.last().sealed = true;
+        forge.last().change_footer = |footer| footer.sessions.open.clear();
         scene.rewritten(&forge)
     }),
     ("write_an_entry_of_another_version", 1, 1, |scene| {

@@ -56,8 +56,9 @@ pub(crate) struct Part {
     pub(crate) header: SegmentHeader,
     pub(crate) frames: Vec<Vec<Piece>>,
     pub(crate) sealed: bool,
-    /// Whether the footer is made to hide the open sessions.
-    pub(crate) hides_sessions: bool,
+    /// What is done to its header and its footer, behind all mending.
+    pub(crate) change_header: fn(&mut SegmentHeader),
+    pub(crate) change_footer: fn(&mut Footer),
 }
 
 /// A ledger taken apart.
@@ -176,17 +177,14 @@ impl State {
         if header.epoch.number != self.epoch {
             (self.epoch, self.latest_ns) = (header.epoch.number, header.epoch.since_ns);
         }
+        (part.change_header)(&mut header);
         let mut out = Vec::new();
         header.encode(&mut out);
         for pieces in &part.frames {
             self.frame(forge, &header, pieces, mend, &mut out);
         }
         if part.sealed {
-            let mut sessions = self.sessions.clone();
-            if part.hides_sessions {
-                sessions.open.clear();
-            }
-            let footer = Footer {
+            let mut footer = Footer {
                 number: header.number,
                 epoch: header.epoch.number,
                 next_seq: self.next_seq,
@@ -198,8 +196,9 @@ impl State {
                 root: self.tree.root(),
                 authority: self.authority,
                 levels: self.tree.levels().to_vec(),
-                sessions,
+                sessions: self.sessions.clone(),
             };
+            (part.change_footer)(&mut footer);
             let at = out.len() as u64;
             footer.encode(at, &forge.manifest.origin, &forge.keys_of(header.epoch.number), &mut out).unwrap();
         }
@@ -326,7 +325,8 @@ impl gatebook_ledger::Keys for Substitute {
 fn take_apart(storage: &Memory, number: u64) -> Part {
     let mut reader = SegmentReader::new(storage.open(&name(number), Mode::Read).unwrap()).unwrap();
     let header = reader.header().unwrap().unwrap();
-    let mut part = Part { header, frames: Vec::new(), sealed: false, hides_sessions: false };
+    let mut part =
+        Part { header, frames: Vec::new(), sealed: false, change_header: |_| (), change_footer: |_| () };
     loop {
         match reader.step().unwrap() {
             Step::Frame { frame, .. } => {
