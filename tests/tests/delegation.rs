@@ -145,7 +145,7 @@ fn what_is_handed_down_does_less_and_the_chain_is_recorded() {
         of(&told, "command").filter_map(|event| event.payload["errors"][0].as_str()).collect();
     assert_eq!(
         errors.iter().filter(|error| error.starts_with(&format!("delegation {id} does not reach"))).count(),
-        3,
+        4,
         "{errors:?}"
     );
     let everything: String = told.iter().map(|event| format!("{}{}", event.body, event.payload)).collect();
