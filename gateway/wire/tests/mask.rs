@@ -17,9 +17,15 @@ fn sensitive() -> Arc<[Sensitive]> {
     [column("mail", Mask::Email), column("iban", Mask::Redact), column("phone", Mask::Partial)].into()
 }
 
+const CATALOG: &str = include_str!("sql/catalog15.tsv");
+
 fn catalog() -> Catalog {
+    catalog_of(CATALOG)
+}
+
+fn catalog_of(text: &str) -> Catalog {
     let mut queries: Vec<Rows> = Vec::new();
-    for line in include_str!("sql/catalog15.tsv").lines() {
+    for line in text.lines() {
         if let Some(name) = line.strip_prefix("## ") {
             assert_eq!(name, CATALOG_QUERIES[queries.len()].name);
             queries.push(Rows::new());
@@ -140,6 +146,49 @@ fn a_view_gives_way_to_its_definition() {
     assert!(sent.contains(&format!("({PATIENTS})")) && !sent.contains("v_contact ORDER"), "{sent}");
 }
 
+/// Another session may drop what a bare name stands for, and the catalog is read a moment late.
+#[test]
+fn a_bare_name_that_may_come_to_mean_more_is_sent_whole() {
+    let catalog = catalog();
+    let masking = Masking::new(sensitive(), |_| true);
+    let search_path = Some("lab, public".to_owned());
+    let session =
+        Session::new(Start { database: "d".into(), role: "postgres".into(), search_path, masking }, &catalog);
+    for (text, expected) in [
+        ("SELECT patients.mail FROM patients", "SELECT patients.mail FROM \"lab\".\"patients\""),
+        ("TABLE patients", "TABLE \"lab\".\"patients\""),
+        ("COPY patients (mail) TO STDOUT", "COPY \"lab\".\"patients\" (mail) TO STDOUT"),
+        (
+            "UPDATE patients p SET mail = '' RETURNING *",
+            "UPDATE \"lab\".\"patients\" p SET mail = '' RETURNING *",
+        ),
+    ] {
+        let analysis = session.analyze(text, &catalog);
+        assert_eq!(unmask(&analysis), Vec::<String>::new(), "{text}");
+        assert_eq!(analysis.sent(text).expect("it is sent otherwise").text, expected);
+    }
+    for text in ["SELECT mail FROM lab.patients", "SELECT reason FROM visits"] {
+        assert_eq!(session.analyze(text, &catalog).sent(text), None, "{text}");
+    }
+}
+
+#[test]
+fn what_holds_the_same_values_has_the_same_mask() {
+    let copies = "## copies\n16469\tward\t16469\tphone\tt\n16481\treason\t16469\tmail\tf\n";
+    let catalog = catalog_of(&CATALOG.replace("## copies\n", copies));
+    let session = session(&catalog, |_| true);
+    for (text, expected) in [
+        (
+            "SELECT reason FROM visits",
+            "CAST('masked@masked.invalid' AS \"pg_catalog\".\"text\") AS \"reason\"",
+        ),
+        ("SELECT ward FROM patients", "CAST('[redacted]' AS \"pg_catalog\".\"text\") AS \"ward\""),
+    ] {
+        let sent = session.analyze(text, &catalog).sent(text).expect("it is masked").text;
+        assert!(sent.contains(expected), "{sent}");
+    }
+}
+
 #[test]
 fn what_cannot_give_way_needs_permission() {
     let catalog = catalog();
@@ -160,6 +209,8 @@ fn what_cannot_give_way_needs_permission() {
         "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS 'SELECT mail FROM patients'",
         "ALTER TABLE patients RENAME TO others",
         "ALTER TABLE patients RENAME COLUMN mail TO others",
+        "ALTER SCHEMA public RENAME TO others",
+        "CLUSTER patients USING patients_mail_key",
         "UPDATE patients SET ward = 'x' WHERE mail LIKE 'a%'",
         "UPDATE patients SET full_name = mail",
         "DELETE FROM patients p WHERE (p).mail = 'a'",
@@ -251,8 +302,9 @@ fn a_prepared_statement_that_would_be_sent_otherwise_now_needs_permission() {
     };
     run(&mut session, "SET search_path = lab");
     let text = "SELECT mail FROM patients";
-    assert_eq!(session.analyze(text, &catalog).sent(text), None);
-    let sent = session.prepare_sent("p", text, None);
+    let whole = "SELECT mail FROM \"lab\".\"patients\"";
+    assert_eq!(session.analyze(text, &catalog).sent(text).expect("it is sent whole").text, whole);
+    let sent = session.prepare_sent("p", text, Some(whole));
     session.ended(sent, true);
     run(&mut session, "PREPARE q AS SELECT mail FROM patients");
     assert_eq!(unmask(&session.prepared("p", &catalog)), Vec::<String>::new());

@@ -176,6 +176,23 @@ pub const CATALOG_QUERIES: &[CatalogQuery] = &[
         columns: 2,
         rows_max: ROWS_MAX,
     },
+    // Generated columns with what they are computed from (the dependency is the column's own before PostgreSQL 15), and columns that
+    // reference others.
+    CatalogQuery {
+        name: "copies",
+        sql: "SELECT a.attrelid, a.attname, a.attrelid, s.attname, true FROM pg_attribute a \
+              JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum \
+              JOIN pg_depend d ON (d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid \
+              OR d.classid = 'pg_class'::regclass AND d.objid = a.attrelid AND d.objsubid = a.attnum) \
+              AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid NOT IN (0, a.attnum) \
+              JOIN pg_attribute s ON s.attrelid = d.refobjid AND s.attnum = d.refobjsubid WHERE a.attgenerated <> '' \
+              UNION SELECT k.conrelid, c.attname, k.confrelid, r.attname, false FROM pg_constraint k \
+              CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS u(own, other) \
+              JOIN pg_attribute c ON c.attrelid = k.conrelid AND c.attnum = u.own \
+              JOIN pg_attribute r ON r.attrelid = k.confrelid AND r.attnum = u.other WHERE k.contype = 'f'",
+        columns: 5,
+        rows_max: ROWS_MAX,
+    },
 ];
 
 /// One row of one column that differs whenever something that [`CATALOG_QUERIES`] read may have changed: each committed
@@ -191,7 +208,7 @@ SELECT pg_catalog.concat_ws(' ', \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(o.xmin::text::int8 * (o.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_operator o), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(k.xmin::text::int8 * (k.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_cast k), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(i.xmin::text::int8 * (i.inhrelid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_inherits i), \
-(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(d.xmin::text::int8 * (d.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_constraint d WHERE d.contypid <> 0), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(d.xmin::text::int8 * (d.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_constraint d WHERE d.contypid <> 0 OR d.contype = 'f'), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(g.xmin::text::int8 * (g.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(s.xmin::text::int8 * (s.setrole::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_db_role_setting s), \
 (SELECT pg_catalog.string_agg(r.rolname, ',' ORDER BY r.rolname) FROM pg_catalog.pg_roles r WHERE r.rolsuper))";
@@ -224,8 +241,9 @@ pub(super) struct Known {
     superusers: HashSet<Arc<str>>,
     relations: Vec<Relation>,
     relations_by_name: HashMap<Arc<str>, Vec<RelationId>>,
-    /// Which columns of a relation are declared sensitive: their places in it, and among the declared ones.
-    sensitive: HashMap<RelationId, Vec<(usize, usize)>>,
+    /// Which columns of a relation are sensitive.
+    sensitive: HashMap<RelationId, Vec<SensitiveColumn>>,
+    copies: Vec<Copied>,
     types: HashMap<u32, Type>,
     types_by_name: HashMap<Arc<str>, Vec<u32>>,
     builtins: HashSet<Arc<str>>,
@@ -287,6 +305,27 @@ pub(super) enum Kind {
     Foreign,
     Sequence,
     Index,
+}
+
+/// A column that is declared sensitive, or that shows what such a one holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SensitiveColumn {
+    /// Its place in its relation.
+    pub(super) place: usize,
+    /// The place of what is declared among the declared columns.
+    pub(super) declared: usize,
+    /// It is computed from that: a mask that keeps a part of the value would keep any part of it here.
+    pub(super) computed: bool,
+}
+
+/// A column that holds another's values: it references it, or is computed from it.
+#[derive(Debug)]
+struct Copied {
+    relation: RelationId,
+    column: Arc<str>,
+    source: RelationId,
+    source_column: Arc<str>,
+    computed: bool,
 }
 
 /// A column of a relation.
@@ -436,24 +475,29 @@ impl Known {
         })
     }
 
-    /// Notes which columns are sensitive: those declared, and those by which parents and children show the same values.
+    /// Notes which columns are sensitive: those declared, those by which parents and children show the same values, and those that hold
+    /// them once more.
     fn declare(&mut self, sensitive: &[Sensitive]) {
         for (declared, column) in sensitive.iter().enumerate() {
-            let mut family: Vec<RelationId> = self.declared_by(column).collect();
-            let mut next = 0;
-            while let Some(&member) = family.get(next) {
-                let relation = &self.relations[member];
-                for &other in relation.children.iter().chain(&relation.parents) {
-                    if self.relations[other].has_column(&column.column) && !family.contains(&other) {
-                        family.push(other);
-                    }
+            let mut next: Vec<(RelationId, Arc<str>, bool)> =
+                self.declared_by(column).map(|id| (id, column.column.clone(), false)).collect();
+            while let Some((id, name, computed)) = next.pop() {
+                let relation = &self.relations[id];
+                let Some(place) = relation.columns.iter().position(|known| known.name == name) else {
+                    continue;
+                };
+                let known = self.sensitive.entry(id).or_default();
+                if known.iter().any(|known| (known.place, known.declared) == (place, declared)) {
+                    continue;
                 }
-                next += 1;
-            }
-            for member in family {
-                let columns = &self.relations[member].columns;
-                let place = columns.iter().position(|known| known.name == column.column);
-                self.sensitive.entry(member).or_default().extend(place.map(|place| (place, declared)));
+                known.push(SensitiveColumn { place, declared, computed });
+                let family = relation.children.iter().chain(&relation.parents);
+                next.extend(family.map(|&other| (other, name.clone(), computed)));
+                let copies =
+                    self.copies.iter().filter(|copy| copy.source == id && copy.source_column == name);
+                next.extend(
+                    copies.map(|copy| (copy.relation, copy.column.clone(), computed || copy.computed)),
+                );
             }
         }
     }
@@ -463,8 +507,8 @@ impl Known {
         !self.sensitive.is_empty()
     }
 
-    /// The sensitive columns of a relation: their places in it, and among the declared ones.
-    pub(super) fn sensitive(&self, id: RelationId) -> &[(usize, usize)] {
+    /// The sensitive columns of a relation.
+    pub(super) fn sensitive(&self, id: RelationId) -> &[SensitiveColumn] {
         self.sensitive.get(&id).map_or(&[], Vec::as_slice)
     }
 
@@ -721,6 +765,14 @@ impl Reading {
             let (table, text) = (row.number()?, row.text()?);
             if let Some(&table) = by_oid.get(&table) {
                 known.relations[table].rules.push(text);
+            }
+        }
+        for mut row in self.next("copies")? {
+            let (relation, column) = (row.number()?, self.intern(row.text()?));
+            let (source, source_column) = (row.number()?, self.intern(row.text()?));
+            let computed = row.truth()?;
+            if let (Some(&relation), Some(&source)) = (by_oid.get(&relation), by_oid.get(&source)) {
+                known.copies.push(Copied { relation, column, source, source_column, computed });
             }
         }
         Self::find_inert(&mut known);

@@ -21,6 +21,8 @@ pub(super) enum EditKind {
     Relation { query: String, alias: Option<String> },
     /// The relation of a COPY with its list of columns, if it has one.
     Copy { query: String, listed: bool },
+    /// The relation itself, by its whole name.
+    Name(String),
     /// A column that is qualified by more than its table: so many parts in front go.
     Qualifier { parts: usize },
 }
@@ -126,6 +128,7 @@ impl<'a> Tokens<'a> {
                 }
                 Some((self.range(first)?.start..self.range(last)?.end, format!("({query})")))
             }
+            EditKind::Name(name) => Some((self.range(first)?.start..self.range(last)?.end, name.clone())),
             EditKind::Qualifier { parts } => {
                 let kept = first + 2 * parts;
                 (kept <= last).then_some(())?;

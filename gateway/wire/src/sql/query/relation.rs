@@ -194,14 +194,15 @@ impl<'a> Walk<'a> {
     /// What a rewrite rule does, whichever event it is for.
     fn rule(&mut self, text: &str) {
         let Ok(tree) = parse::parse(text, parse::Strings::Standard) else { return self.opaque() };
-        let state = State::of_definitions(Masking::default());
+        let state = State::of_definitions(self.state.masking.clone());
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
         let statement =
             tree.stmts.first().and_then(|raw| raw.stmt.as_ref()).and_then(|node| node.node.as_ref());
         let Some(NodeEnum::RuleStmt(rule)) = statement else { return self.opaque() };
         walk.rule_body(rule);
-        let wants = walk.wants;
+        let (wants, sight) = (walk.wants, walk.sight);
         self.wants.include(&wants);
+        self.sight.sees_in_a_rule(sight);
     }
 }

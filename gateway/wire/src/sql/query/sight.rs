@@ -17,8 +17,8 @@ use pg_query::protobuf::{ColumnRef, RangeVar};
 use super::{VIEW_DEPTH_MAX, Walk};
 use crate::action::{Action, Object, Verb};
 use crate::protocol::Masked;
-use crate::sql::catalog::{Kind, RelationId};
-use crate::sql::mask::{self, Masking};
+use crate::sql::catalog::{Kind, RelationId, SensitiveColumn};
+use crate::sql::mask::{self, Mask, Masking};
 use crate::sql::names::quoted;
 use crate::sql::parse::{self, Strings};
 use crate::sql::purity;
@@ -52,6 +52,15 @@ struct Guard {
     excluded: bool,
 }
 
+impl Sight {
+    /// What a rule shows it shows in clear: its text is the owner's, and cannot be edited.
+    pub(super) fn sees_in_a_rule(&mut self, rule: Sight) {
+        self.clear.extend(rule.clear);
+        self.exposed.extend(rule.masked);
+        self.exposed.extend(rule.exposed);
+    }
+}
+
 impl<'a> Walk<'a> {
     fn masking(&self) -> &'a Masking {
         &self.state.masking
@@ -65,7 +74,7 @@ impl<'a> Walk<'a> {
     /// The declared columns that reading a relation can show.
     fn reach(&mut self, id: RelationId) -> BTreeSet<usize> {
         let known = self.known;
-        let of = |id: RelationId| known.sensitive(id).iter().map(|(_, declared)| *declared);
+        let of = |id: RelationId| known.sensitive(id).iter().map(|column| column.declared);
         let mut reach: BTreeSet<usize> = of(id).collect();
         let relation = known.relation(id);
         if matches!(relation.kind, Kind::View | Kind::MaterializedView) && !relation.system {
@@ -99,7 +108,7 @@ impl<'a> Walk<'a> {
         }
         let masked = self.masked_reach(relations);
         if masked.is_empty() {
-            return;
+            return self.pins(range, relations, sure);
         }
         let alias = range.alias.is_none().then(|| quoted(&range.relname));
         let query = match relations {
@@ -113,10 +122,10 @@ impl<'a> Walk<'a> {
     pub(in crate::sql) fn copies(&mut self, range: &RangeVar, columns: Option<Vec<&str>>) {
         let found = self.state.resolve(self.known, &range.schemaname, &range.relname);
         let masked = self.masked_reach(&found.relations);
-        if masked.is_empty() {
-            return;
-        }
         let sure = !found.temporary && found.made.is_empty() && !found.unresolved;
+        if masked.is_empty() {
+            return self.pins(range, &found.relations, sure);
+        }
         let listed = columns.as_ref().is_some_and(|columns| !columns.is_empty());
         let query = match (&found.relations[..], columns) {
             ([id], Some(columns)) if sure => self.masked_query(*id, true).map(|query| {
@@ -127,6 +136,31 @@ impl<'a> Walk<'a> {
             _ => None,
         };
         self.edit(range.location, query.map(|query| EditKind::Copy { query, listed }), masked);
+    }
+
+    /// A bare name that stands for something without masks now, and for something masked once another session has changed what there
+    /// is: it is sent as what it stands for now.
+    fn pins(&mut self, range: &RangeVar, relations: &[RelationId], sure: bool) {
+        let (known, masking) = (self.known, self.masking());
+        if !range.schemaname.is_empty() || !known.has_sensitive() {
+            return;
+        }
+        let namesakes = known.relations_named(&range.relname).iter().filter(|id| !relations.contains(id));
+        let masked: BTreeSet<usize> = namesakes
+            .flat_map(|&id| self.reach(id))
+            .filter(|&declared| masking.is_masked(declared))
+            .collect();
+        if masked.is_empty() {
+            return;
+        }
+        match (relations, usize::try_from(range.location)) {
+            ([id], Ok(at)) if sure && !self.sight.defines => {
+                let relation = known.relation(*id);
+                let name = format!("{}.{}", quoted(&relation.schema), quoted(&relation.name));
+                self.sight.edits.push(Edit { at, kind: EditKind::Name(name) });
+            }
+            _ => self.sight.exposed.extend(masked),
+        }
     }
 
     fn edit(&mut self, location: i32, kind: Option<EditKind>, masked: BTreeSet<usize>) {
@@ -155,11 +189,11 @@ impl<'a> Walk<'a> {
     fn masked_query(&mut self, id: RelationId, only: bool) -> Option<String> {
         let known = self.known;
         let relation = known.relation(id);
-        let own: Vec<(usize, usize)> = known
+        let own: Vec<SensitiveColumn> = known
             .sensitive(id)
             .iter()
             .copied()
-            .filter(|(_, declared)| self.masking().is_masked(*declared))
+            .filter(|column| self.masking().is_masked(column.declared))
             .collect();
         let from = match relation.kind {
             Kind::MaterializedView if own.len() < self.masked_reach(&[id]).len() => return None,
@@ -175,11 +209,15 @@ impl<'a> Walk<'a> {
             .iter()
             .enumerate()
             .map(|(place, column)| {
-                let Some((_, declared)) = own.iter().find(|(own, _)| *own == place) else {
+                let Some(sensitive) = own.iter().find(|own| own.place == place) else {
                     return Some(quoted(&column.name));
                 };
                 let (schema, name) = known.type_name(column.type_oid)?;
-                let mask = self.masking().declared()[*declared].mask;
+                let computed = own.iter().any(|own| own.place == place && own.computed);
+                let mask = match self.masking().declared()[sensitive.declared].mask {
+                    _ if computed => Mask::Redact,
+                    mask => mask,
+                };
                 let expression = mask::expression(mask, &column.name, schema, name);
                 Some(format!("{expression} AS {}", quoted(&column.name)))
             })
@@ -229,12 +267,16 @@ impl<'a> Walk<'a> {
         {
             let (known, masking) = (self.known, self.masking());
             let found = self.state.resolve(known, &range.schemaname, &range.relname);
+            if !self.is_written(range.location) && self.masked_reach(&found.relations).is_empty() {
+                let sure = !found.temporary && found.made.is_empty() && !found.unresolved;
+                self.pins(range, &found.relations, sure);
+            }
             for &id in &found.relations {
                 let relation = known.relation(id);
-                let own = known.sensitive(id).iter().filter(|(_, declared)| masking.is_masked(*declared));
+                let own = known.sensitive(id).iter().filter(|column| masking.is_masked(column.declared));
                 guard
                     .masked
-                    .extend(own.map(|(place, declared)| (relation.columns[*place].name.clone(), *declared)));
+                    .extend(own.map(|column| (relation.columns[column.place].name.clone(), column.declared)));
                 guard.columns.extend(relation.columns.iter().map(|column| column.name.clone()));
                 if matches!(relation.kind, Kind::View) {
                     // Its columns have names of their own: any of them may be one that is masked below.
@@ -291,11 +333,12 @@ impl<'a> Walk<'a> {
             self.exposes_guarded();
         }
         // Its table stands under its bare name once it has given way.
-        if let [before @ .., schema, table, _] = fields
+        let relation = if star { fields } else { fields.split_last().map_or(fields, |(_, before)| before) };
+        if let [before @ .., schema, table] = relation
             && self.known.has_sensitive()
         {
             let found = self.state.resolve(self.known, schema, table);
-            if !self.masked_reach(&found.relations).is_empty() && !star {
+            if !self.masked_reach(&found.relations).is_empty() {
                 let kind = EditKind::Qualifier { parts: before.len() + 1 };
                 self.edit(column.location, Some(kind), BTreeSet::new());
             }

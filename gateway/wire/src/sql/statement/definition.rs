@@ -110,6 +110,10 @@ impl<'a> Teller<'a> {
             NodeEnum::RenameStmt(rename) => {
                 self.kind("rename");
                 let kind = ObjectType::try_from(rename.rename_type).ok();
+                if kind == Some(ObjectType::ObjectSchema) {
+                    // Masks are declared by the schema's name.
+                    self.walk.exposes_everything();
+                }
                 self.on_object(Verb::Alter, kind, rename.relation.as_ref(), rename.object.as_deref());
                 if rename.relation.is_some() {
                     self.step(Step::Made(Arc::from(&*rename.newname), Made::Somewhere));
@@ -649,7 +653,7 @@ impl<'a> Teller<'a> {
 }
 
 /// Whether what it makes runs nothing of its own when it is used: a session that is shown masks may make no functions, views, rules, triggers,
-/// policies or defaults that look for it.
+/// policies or defaults that look for it. (`CLUSTER` lays rows in the order of their values.)
 fn runs_nothing_later(node: &NodeEnum) -> bool {
     matches!(
         node,
@@ -672,7 +676,6 @@ fn runs_nothing_later(node: &NodeEnum) -> bool {
             | NodeEnum::ConstraintsSetStmt(_)
             | NodeEnum::CheckPointStmt(_)
             | NodeEnum::VacuumStmt(_)
-            | NodeEnum::ClusterStmt(_)
             | NodeEnum::ReindexStmt(_)
             | NodeEnum::RefreshMatViewStmt(_)
     )
