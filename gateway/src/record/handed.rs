@@ -4,18 +4,19 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gatebook_ledger::reader::Item;
-use gatebook_ledger::{Storage, event, index};
+use gatebook_ledger::event::{self, Decoded};
+use gatebook_ledger::{Storage, Writer, reader};
 
 use super::principal;
 use crate::delegation::{Delegation, Kept};
 use crate::identity::{Principal, PrincipalKind};
 use crate::policy::ScopeText;
+
+/// Longer lasts none: `delegation.ttl_max` goes no further.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 /// A delegation as its event.
 pub(super) fn written(
@@ -45,75 +46,85 @@ pub(super) fn written(
     (body, payload)
 }
 
-/// The delegations whose time is not over and that nobody ended, in the order in which they were made. Found through the index
-/// where there is one.
+/// The delegations whose time is not over and that nobody ended, in the order in which they were made.
+///
+/// They are read back from the end of a writer's ledger along its chain, as who was revoked is: whoever can write to the files, and does
+/// not hold the keys, brings nothing back to life. No delegation lasts longer than [`LONGEST`], so what is older need not be read; each segment's
+/// list of who was revoked tells how old it is. What cannot be read, because it was moved away or is not what the ledger goes on from, is over with
+/// all before it: an end is never before what it ends.
 ///
 /// # Errors
-/// Of the storage; also where an end cannot be read: nothing comes to life again because a byte was flipped.
-pub(super) fn kept(folder: &Path, ledger: &dyn Storage, now: SystemTime) -> io::Result<Vec<Kept>> {
-    let index = index::open_existing(&folder.join(index::NAME), ledger, event::words).unwrap_or_default();
-    // A row that was lost would bring back what was ended, so the index is believed only where its rows are all there.
-    let index = index.filter(|index| index.is_whole().unwrap_or(false));
-    let each = |kind, take: &mut dyn FnMut(event::Decoded<'_>, u64) -> bool| {
-        let mut unread = None;
-        let query = index::Query { kind: Some(kind), ..index::Query::default() };
-        index::find(ledger, index.as_ref(), event::words, &query, |item| {
-            match item {
-                Item::Entry { entry, payload, .. } => {
-                    let decoded = event::decode(entry.header.kind, entry.body, payload);
-                    if !decoded.is_ok_and(|decoded| take(decoded, entry.header.time_ns)) {
-                        unread = Some(format!("entry {} cannot be read", entry.header.seq));
+/// Of the storage; also where an entry about one cannot be read.
+pub(super) fn kept(storage: &dyn Storage, writer: &Writer, now: SystemTime) -> io::Result<Vec<Kept>> {
+    let oldest = now.checked_sub(LONGEST).unwrap_or(UNIX_EPOCH);
+    let (mut ended, mut kept) = (HashSet::new(), Vec::new());
+    let mut behind = writer.chain();
+    for number in (0..=writer.segment()).rev() {
+        let (mut old, mut unread, known) = (false, None, kept.len());
+        let kinds = [event::DELEGATION_CREATED, event::DELEGATION_ENDED, event::REVOKED];
+        let visited = reader::visit_behind(storage, number, behind, &kinds, |entry, payload| {
+            let (kind, made) = (entry.header.kind, UNIX_EPOCH + Duration::from_nanos(entry.header.time_ns));
+            match event::decode(kind, entry.body, payload) {
+                _ if kind == event::REVOKED => old |= made < oldest,
+                Ok(Decoded::DelegationEnded(body, _)) => drop(ended.insert(body.delegation.into_owned())),
+                Ok(Decoded::DelegationCreated(body, payload)) => {
+                    // One whose payload was erased is over, and so is all that comes after it.
+                    if let Some(payload) = payload {
+                        kept.push((entry.header.seq, read(&body, *payload, made)));
                     }
                 }
-                Item::Broken { .. } => unread = Some("a part of the ledger is damaged".to_owned()),
+                _ => unread = Some(entry.header.seq),
             }
-            if unread.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        unread.map_or(Ok(()), |what| {
-            Err(io::Error::other(format!(
-                "{what}, so which delegations live is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
-            )))
-        })
-    };
-    let mut ended = HashSet::new();
-    each(event::DELEGATION_ENDED, &mut |decoded, _| match decoded {
-        event::Decoded::DelegationEnded(body, _) => {
-            ended.insert(body.delegation.into_owned());
-            true
-        }
-        _ => false,
-    })?;
-    let mut kept = Vec::new();
-    each(event::DELEGATION_CREATED, &mut |decoded, time_ns| {
-        let event::Decoded::DelegationCreated(body, payload) = decoded else { return false };
-        let expires = UNIX_EPOCH + Duration::from_secs(body.expires_s);
-        // One whose payload was erased is over, and so is all that comes after it.
-        let Some(made) = payload.filter(|_| expires > now && !ended.contains(&*body.delegation)) else {
-            return true;
-        };
-        let texts =
-            |names: Vec<Cow<'_, str>>| names.into_iter().map(Cow::into_owned).collect::<Vec<String>>();
-        kept.push(Kept {
-            id: body.delegation.into(),
-            parent: body.parent.map(Arc::from),
-            principal: recorded(&made.principal, &made.token, body.expires_s),
-            actor: made.actor.as_ref().map(|actor| recorded(actor, "", body.expires_s)),
-            name: made.name.map(Arc::from),
-            text: ScopeText {
-                resources: texts(made.resources),
-                actions: texts(made.actions),
-                roles: made.roles.map(texts),
-                tables: made.tables.map(texts),
-                rows: made.rows,
-            },
-            commands: made.commands,
-            further: body.further,
-            created: UNIX_EPOCH + Duration::from_nanos(time_ns),
-            expires,
         });
-        true
-    })?;
-    Ok(kept)
+        match visited {
+            Ok(begins) => behind = begins,
+            // What was handed down there or before is over, which is the safe side.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
+                tracing::warn!(%error, segment = number, "cannot be read; what was handed down in it or before is over");
+                kept.truncate(known);
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(seq) = unread {
+            return Err(io::Error::other(format!(
+                "entry {seq}, a delegation, cannot be read, so which of them live is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
+            )));
+        }
+        if old {
+            break;
+        }
+    }
+    kept.retain(|(_, kept)| kept.expires > now && !ended.contains(&*kept.id));
+    kept.sort_by_key(|(seq, _)| *seq);
+    Ok(kept.into_iter().map(|(_, kept)| kept).collect())
+}
+
+/// A delegation as it was written, at this time.
+fn read(
+    body: &event::DelegationCreatedBody<'_>,
+    made: event::DelegationCreatedPayload<'_>,
+    created: SystemTime,
+) -> Kept {
+    let texts = |names: Vec<Cow<'_, str>>| names.into_iter().map(Cow::into_owned).collect::<Vec<String>>();
+    Kept {
+        id: (&*body.delegation).into(),
+        parent: body.parent.as_deref().map(Arc::from),
+        principal: recorded(&made.principal, &made.token, body.expires_s),
+        actor: made.actor.as_ref().map(|actor| recorded(actor, "", body.expires_s)),
+        name: made.name.map(Arc::from),
+        text: ScopeText {
+            resources: texts(made.resources),
+            actions: texts(made.actions),
+            roles: made.roles.map(texts),
+            tables: made.tables.map(texts),
+            rows: made.rows,
+        },
+        commands: made.commands,
+        further: body.further,
+        created,
+        expires: UNIX_EPOCH + Duration::from_secs(body.expires_s),
+    }
 }
 
 fn recorded(who: &event::Principal<'_>, token: &str, until: u64) -> Principal {

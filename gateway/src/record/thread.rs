@@ -114,7 +114,7 @@ impl Opener {
             past = self.past(&recovery.open_sessions).map_err(|error| failed(error.into()))?;
             found.revocations =
                 Revocations::read(self.storage.as_ref(), &writer).map_err(|error| failed(error.into()))?;
-            found.delegations = handed::kept(path, self.storage.as_ref(), SystemTime::now())
+            found.delegations = handed::kept(self.storage.as_ref(), &writer, SystemTime::now())
                 .map_err(|error| failed(error.into()))?;
             writer
         } else {
