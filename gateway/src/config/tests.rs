@@ -430,6 +430,7 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("format = \"slack\"", "zzz = 1\nformat = \"slack\""),
         ("audience = \"gatebook-admin\"", "zzz = 1\naudience = \"gatebook-admin\""),
         ("key = \"server.key\" }\n\n[[webhook]]", "key = \"server.key\", zzz = 1 }\n\n[[webhook]]"),
+        ("ttl_max = ", "zzz = 1\nttl_max = "),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();
