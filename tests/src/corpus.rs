@@ -154,6 +154,19 @@ impl Case {
     }
 }
 
+impl Case {
+    /// Whether it leaves nothing behind in its session, so that another can go on there: it is one statement that makes and sets nothing.
+    fn leaves_nothing(&self) -> bool {
+        let [Step { simple, extended, named, .. }] = &self.steps[..] else { return false };
+        let Some(sql) = [simple, extended, named].into_iter().flatten().next() else { return false };
+        let sql = sql.trim_end().trim_end_matches(';').to_lowercase();
+        let first = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        matches!(first, "select" | "table" | "values" | "with" | "explain" | "copy")
+            && !sql.contains(';')
+            && !["set_config", "into", "declare", "pg_notify", "lock"].iter().any(|word| sql.contains(word))
+    }
+}
+
 /// Opens a connection with further startup parameters.
 pub type Connect<'a> = dyn Fn(&[(&str, &str)]) -> Result<Client, Report> + 'a;
 
@@ -165,26 +178,27 @@ pub struct Reach<'a> {
     pub function: &'a dyn Fn(&str) -> u32,
 }
 
-/// Runs a case; what came back for each step.
+/// Runs a case; what came back for each step. In `spare` is a connection that it may use and leave behind, where it leaves nothing in it.
 ///
 /// # Panics
 /// When an answer does not come in time, or a step names no mode.
 #[must_use]
-pub fn run(case: &Case, reach: &Reach<'_>) -> Vec<Vec<Message>> {
-    let mut client = None;
+pub fn run(case: &Case, reach: &Reach<'_>, spare: &mut Option<Client>) -> Vec<Vec<Message>> {
+    let mut own = None;
+    let client = if case.leaves_nothing() { spare } else { &mut own };
     let mut answers = Vec::new();
     for step in &case.steps {
         if let Some(parameters) = &step.startup {
             let parameters: Vec<(&str, &str)> =
                 parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            client = (reach.connect)(&parameters).ok();
+            *client = (reach.connect)(&parameters).ok();
             continue;
         }
         let connected =
             client.get_or_insert_with(|| (reach.connect)(&[]).expect("a plain connection is let in"));
         let answer = step.run(connected, reach);
         if answer.last().is_none_or(|message| message.tag != b'Z') {
-            client = None;
+            *client = None;
         }
         answers.push(answer);
     }
