@@ -10,11 +10,11 @@
 mod command;
 mod steps;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use indexmap::IndexMap;
 use parking_lot::RwLock;
 
 pub(crate) use self::command::{DelegateArgs, run};
@@ -117,7 +117,8 @@ pub(crate) struct Delegations {
     depth_max: u8,
     /// How long one may last.
     ttl_max: Duration,
-    live: RwLock<HashMap<Arc<str>, Arc<Delegation>>>,
+    /// In the order in which they were made: a second sees many, so their times give none.
+    live: RwLock<IndexMap<Arc<str>, Arc<Delegation>>>,
 }
 
 impl Delegations {
@@ -166,9 +167,7 @@ impl Delegations {
 
     /// All that live, the oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Delegation>> {
-        let mut all: Vec<_> = self.live.read().values().cloned().collect();
-        all.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
-        all
+        self.live.read().values().cloned().collect()
     }
 
     /// Enters one among the living; false where the one before it is over by now.
