@@ -1,7 +1,8 @@
 //! Writes a small ledger with invented sessions, to look at: `cargo run --example sample-ledger DIR`. With a number
 //! behind it, one session of so many commands is added before them, to see how a large one feels.
 
-#[path = "../tests/support/book.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
+#[path = "../tests/it/book.rs"]
 mod book;
 
 use std::path::Path;

@@ -18,12 +18,10 @@ use crate::config::LedgerConfig;
 
 /// How long it rests between two rounds.
 const REST: Duration = Duration::from_secs(60);
-/// How soon it hears that the gateway stops.
-const STOP_POLL: Duration = Duration::from_millis(100);
 /// How often it says how far a long round is.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Starts the thread. It ends with the recorder, within [`STOP_POLL`] or one batch of the index.
+/// Starts the thread. It ends with the recorder, or one batch of the index later.
 ///
 /// # Errors
 /// Of the system.
@@ -64,10 +62,8 @@ impl Upkeep {
                     }
                 }
             }
-            let until = Instant::now() + REST;
-            while Instant::now() < until && !self.stopping() {
-                std::thread::sleep(STOP_POLL);
-            }
+            let mut stopped = self.shared.stopped.lock();
+            self.shared.stopped_changed.wait_while_for(&mut stopped, |stopped| !*stopped, REST);
         }
     }
 

@@ -1,6 +1,3 @@
 #![no_main]
-#[allow(dead_code, reason = "each fuzz target uses its part")]
-#[path = "../targets.rs"]
-mod targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::bundle(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gatebook_ledger_fuzz::bundle(data));

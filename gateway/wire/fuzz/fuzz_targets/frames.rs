@@ -1,7 +1,3 @@
 #![no_main]
 
-#[path = "../targets.rs"]
-#[allow(dead_code, reason = "each target uses one of them")]
-mod targets;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::frames(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gatebook_wire_fuzz::frames(data));

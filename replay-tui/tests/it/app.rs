@@ -1,12 +1,10 @@
 //! The app as a machine: messages in, state and wishes out.
 
-mod support;
-
+use crate::support::*;
 use gatebook_replay::app::Overlay;
 use gatebook_replay::keys::Key;
 use gatebook_replay::layout::Focus;
 use gatebook_replay::message::*;
-use support::*;
 
 #[test]
 fn the_newest_session_is_chosen_and_its_timeline_open() {

@@ -8,10 +8,7 @@ use gatebook_ledger::hash::Digest;
 use gatebook_ledger::orders::Cause;
 use gatebook_ledger::{Directory, Kind, Memory, Storage, export};
 
-use common::{EVENT, create_with, judge, keys, open_with, order_log_key, pinned, publish, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::{EVENT, create_with, judge, keys, open_with, order_log_key, pinned, publish, stage};
 
 /// A ledger with one of everything that the format has: sessions, one of them over the end of a segment, an epoch
 /// that ends and an empty one, and a log key that is rotated.

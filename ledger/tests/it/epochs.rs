@@ -13,13 +13,11 @@ use gatebook_ledger::{
     Draft, Keys as _, Kind, Limits, Memory, MemoryKeys, OpenError, Origin, Writer, keys as folder,
 };
 
-use common::{
+use crate::common;
+use crate::common::{
     CountedSalts, EVENT, create_with, fill, judge, keys, limits, open_with, order_log_key, pinned, publish,
     stage,
 };
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
 
 fn epochs_held(keys: &MemoryKeys) -> Vec<Role> {
     keys.held().into_iter().filter(|role| matches!(role, Role::Epoch(_))).collect()

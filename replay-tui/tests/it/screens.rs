@@ -1,9 +1,7 @@
 //! Whole screens, compared exactly with those stored under `tests/snapshots`. `BLESS_SCREENS=1` stores them anew.
 
-mod support;
-
+use crate::support::*;
 use gatebook_replay::message::*;
-use support::*;
 
 #[test]
 fn sessions_at_80_by_24() {

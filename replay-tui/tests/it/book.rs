@@ -1,8 +1,5 @@
 //! Real ledgers, written by the real writer with invented sessions in them.
 
-#![allow(dead_code, reason = "each program uses its part")]
-#![allow(unreachable_pub, reason = "shared by several programs")]
-
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,20 +7,20 @@ use std::sync::Arc;
 use gatebook_ledger::event::*;
 use gatebook_ledger::{Directory, Draft, Limits, MemoryKeys, Origin, SystemSalts, Writer};
 
-pub const S: u64 = 1_000_000_000;
-pub const MS: u64 = 1_000_000;
+pub(crate) const S: u64 = 1_000_000_000;
+pub(crate) const MS: u64 = 1_000_000;
 
 /// A ledger being written.
-pub struct Book {
-    pub writer: Writer,
-    pub now_ns: u64,
+pub(crate) struct Book {
+    pub(crate) writer: Writer,
+    pub(crate) now_ns: u64,
     /// Whether each entry is made durable by itself.
-    pub prompt: bool,
+    pub(crate) prompt: bool,
     requests: std::collections::HashMap<u64, u64>,
 }
 
 impl Book {
-    pub fn create(directory: &Path, now_ns: u64) -> Book {
+    pub(crate) fn create(directory: &Path, now_ns: u64) -> Book {
         let storage = Arc::new(Directory::create(directory).unwrap());
         let keys = MemoryKeys::new(Some(&[1; 32]), &[2; 32], &[3; 32]);
         let origin = Origin::new("gw1.corp.example/ledger").unwrap();
@@ -40,7 +37,7 @@ impl Book {
         Book { writer, now_ns, prompt: true, requests: Default::default() }
     }
 
-    pub fn stage<B: Body>(&mut self, session: u64, body: &B, payload: Option<&B::Payload>) -> u64 {
+    pub(crate) fn stage<B: Body>(&mut self, session: u64, body: &B, payload: Option<&B::Payload>) -> u64 {
         let mut bytes = Vec::new();
         let split = encode(body, payload, &mut bytes);
         let (body, payload) = bytes.split_at(split);
@@ -54,16 +51,16 @@ impl Book {
         }
     }
 
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         self.writer.write().unwrap();
         self.writer.sync().unwrap();
     }
 
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         self.writer.close(self.now_ns).unwrap();
     }
 
-    pub fn open(
+    pub(crate) fn open(
         &mut self,
         principal: &str,
         through: &[&str],
@@ -90,11 +87,17 @@ impl Book {
         session
     }
 
-    pub fn command(&mut self, session: u64, statement: &[u8], decision: &str, policies: &[&str]) -> u64 {
+    pub(crate) fn command(
+        &mut self,
+        session: u64,
+        statement: &[u8],
+        decision: &str,
+        policies: &[&str],
+    ) -> u64 {
         self.command_with(session, statement, decision, policies, Vec::new())
     }
 
-    pub fn command_with(
+    pub(crate) fn command_with(
         &mut self,
         session: u64,
         statement: &[u8],
@@ -128,7 +131,7 @@ impl Book {
         request
     }
 
-    pub fn outcome(
+    pub(crate) fn outcome(
         &mut self,
         session: u64,
         request: u64,
@@ -157,7 +160,7 @@ impl Book {
         self.commit();
     }
 
-    pub fn end(&mut self, session: u64, reason: &str, commands: u64, refused: u64) {
+    pub(crate) fn end(&mut self, session: u64, reason: &str, commands: u64, refused: u64) {
         let body = SessionClosedBody {
             channels: None,
             commands: Some(commands),
@@ -170,7 +173,7 @@ impl Book {
         self.commit();
     }
 
-    pub fn revoke(&mut self, session: u64, principal: &str, by: &str, reason: &str) {
+    pub(crate) fn revoke(&mut self, session: u64, principal: &str, by: &str, reason: &str) {
         let payload = RevocationPayload {
             by: by.into(),
             group: None,
@@ -184,7 +187,7 @@ impl Book {
         self.commit();
     }
 
-    pub fn started(&mut self) {
+    pub(crate) fn started(&mut self) {
         self.stage(0, &GatewayStartedBody { version: "0.1.0".into() }, None);
         let files = vec![PolicyFile {
             name: "ci.cedar".into(),
@@ -195,7 +198,7 @@ impl Book {
         self.commit();
     }
 
-    pub fn login_refused(&mut self, cause: &str, count: u64) {
+    pub(crate) fn login_refused(&mut self, cause: &str, count: u64) {
         let payload = LoginRefusedPayload {
             detail: "the token expired 4 min before".into(),
             resource: "orders-db".into(),
@@ -218,27 +221,27 @@ fn person(name: &str) -> Principal<'static> {
     }
 }
 
-pub fn int4(value: i32) -> Parameter<'static> {
+pub(crate) fn int4(value: i32) -> Parameter<'static> {
     Parameter { binary: true, type_oid: 23, value: Some(Text::base64(&value.to_be_bytes())) }
 }
 
-pub fn text(value: &str) -> Parameter<'_> {
+pub(crate) fn text(value: &str) -> Parameter<'_> {
     Parameter { binary: false, type_oid: 25, value: Some(Text::new(value.as_bytes())) }
 }
 
 /// The verifier key of a ledger's log key, as an auditor would have pinned it.
-pub fn vkey(directory: &Path) -> String {
+pub(crate) fn vkey(directory: &Path) -> String {
     let storage = Directory::open(directory).unwrap();
     gatebook_ledger::reader::manifest(&storage).unwrap().vkey().to_string()
 }
 
 /// A morning's worth of sessions; gives the session that was revoked.
-pub fn morning(directory: &Path, now_ns: u64) -> u64 {
+pub(crate) fn morning(directory: &Path, now_ns: u64) -> u64 {
     morning_after(directory, now_ns, 0)
 }
 
 /// The same after one session of many commands.
-pub fn morning_after(directory: &Path, now_ns: u64, commands: u64) -> u64 {
+pub(crate) fn morning_after(directory: &Path, now_ns: u64, commands: u64) -> u64 {
     let mut book = Book::create(directory, now_ns - 7_500 * S - commands * 10 * MS);
     book.started();
     if commands > 0 {

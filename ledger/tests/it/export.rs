@@ -4,10 +4,7 @@ use gatebook_ledger::export::{Wanted, bundle};
 use gatebook_ledger::verify::{Options, Report, Verdict};
 use gatebook_ledger::{Kind, Memory, Storage as _, Writer};
 
-use common::{EVENT, create, judge, open, pinned, publish, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::{EVENT, create, judge, open, pinned, publish, stage};
 
 /// Sessions whose entries interleave, each with payloads of its own; the last one stays open.
 fn sessions(storage: &Memory, writer: &mut Writer, rounds: u64) {

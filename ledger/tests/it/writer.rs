@@ -5,10 +5,7 @@ use std::sync::Arc;
 use gatebook_ledger::storage::Crash;
 use gatebook_ledger::{Draft, Kind, Memory, MemoryKeys, OpenError, Origin, Writer};
 
-use common::{CountedSalts, EVENT, create, fill, keys, limits, open, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::{CountedSalts, EVENT, create, fill, keys, limits, open, stage};
 
 #[test]
 fn a_ledger_goes_on_where_it_ended() {

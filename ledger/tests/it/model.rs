@@ -8,13 +8,8 @@ use gatebook_ledger::storage::Crash;
 use gatebook_ledger::{Draft, Kind, Limits, Memory, MemoryKeys, Writer};
 use proptest::prelude::*;
 
-use common::EVENT;
-use simulated::{Book, Staged, open};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-#[allow(dead_code, reason = "each test program uses its part")]
-mod simulated;
+use crate::common::EVENT;
+use crate::simulated::{Book, Staged, open};
 
 /// What may be done to a ledger.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use gatebook_ledger::segment::{SegmentReader, Step, padded};
 use gatebook_ledger::storage::Mode;
 use gatebook_ledger::{Memory, Storage};
 
-#[path = "../fuzz/targets.rs"]
+#[path = "../../fuzz/targets.rs"]
 mod targets;
 
 /// Runs a target over its seeds and mutations of them.

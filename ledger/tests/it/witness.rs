@@ -12,10 +12,8 @@ use gatebook_ledger::merkle::{StoredTiles, proof};
 use gatebook_ledger::witness::{Cosigner, Request, cosignature, hash_of};
 use gatebook_ledger::{Memory, MemoryKeys, Origin, Writer, reader, standing};
 
-use common::{CountedSalts, EVENT, create, limits, open, publish, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common;
+use crate::common::{CountedSalts, EVENT, create, limits, open, publish, stage};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gatebook-ledger");
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -143,7 +143,7 @@ impl Running {
     /// Starts a writer, behind a program that limits it, or by itself.
     fn start(place: &Place, behind: &[&str]) -> Running {
         let own = std::env::current_exe().unwrap();
-        let arguments = ["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"];
+        let arguments = ["--exact", "processes::child", "--ignored", "--nocapture", "--test-threads=1"];
         let mut command = match behind {
             [] => Command::new(&own),
             [program, rest @ ..] => {

@@ -13,10 +13,7 @@ use gatebook_ledger::segment::PAYLOAD_BYTES_MAX;
 use gatebook_ledger::storage::Crash;
 use gatebook_ledger::{Draft, Kind, Memory, StageError, Writer};
 
-use common::{EVENT, create, judge, limits, open, pinned, publish, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::{EVENT, create, judge, limits, open, pinned, publish, stage};
 
 fn commit(writer: &mut Writer) {
     writer.write().unwrap();

@@ -1,14 +1,11 @@
 //! Real ledgers, written by the real writer: what the loader tells of them, whole, live and broken.
 
-#[path = "support/book.rs"]
-mod book;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-use book::{Book, S, morning, vkey};
+use crate::book::{Book, S, morning, vkey};
 use gatebook_replay::load::{LoadError, Loader, Pins, verify};
 use gatebook_replay::message::*;
 

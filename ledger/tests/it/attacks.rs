@@ -2,11 +2,8 @@
 
 use gatebook_ledger::verify::Options;
 
-use common::attacks::{ATTACKS, scene};
-use common::{judge, pinned};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::attacks::{ATTACKS, scene};
+use crate::common::{judge, pinned};
 
 #[test]
 fn whoever_holds_todays_keys_changes_nothing_unseen() {

@@ -6,12 +6,9 @@ use gatebook_ledger::signature::Role;
 use gatebook_ledger::verify::{Options, Verdict};
 use gatebook_ledger::{Keys as _, Kind};
 
-use common::attacks::{Attacked, Scene, scene};
-use common::forge::{Forge, Piece};
-use common::{EVENT, judge, pinned};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::attacks::{Attacked, Scene, scene};
+use crate::common::forge::{Forge, Piece};
+use crate::common::{EVENT, judge, pinned};
 
 /// What breaks the rule, and what the verifier says.
 type Rule = (&'static str, fn(&Scene) -> Attacked);

@@ -1,8 +1,5 @@
 //! The operator's verbs, as a process: what they print, what they leave, how they exit.
 
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -10,7 +7,7 @@ use std::sync::Arc;
 use gatebook_ledger::event::{self, Principal, SessionOpenedBody, SessionOpenedPayload};
 use gatebook_ledger::{Directory, Draft, Kind, Writer};
 
-use common::{CountedSalts, keys, limits};
+use crate::common::{CountedSalts, keys, limits};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gatebook-ledger")).args(arguments).output().unwrap()

@@ -13,14 +13,9 @@ use gatebook_ledger::{
 };
 use zeroize::Zeroizing;
 
-use common::{EVENT, create, create_with, keys, open, open_with, order_log_key, publish, stage};
+use crate::common::{EVENT, create, create_with, keys, open, open_with, order_log_key, publish, stage};
 
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-#[path = "common/others.rs"]
-mod others;
-
-use others::{crates_accept, go_accepts, ours, python};
+use crate::common::others::{crates_accept, go_accepts, ours, python};
 
 /// A ledger in a directory, with a checkpoint that a witness cosigned.
 struct World {

@@ -4,10 +4,8 @@ use gatebook_ledger::storage::Crash;
 use gatebook_ledger::verify::{Options, Verdict};
 use gatebook_ledger::{Draft, Kind, Memory, Storage, export};
 
-use common::{EVENT, create, fill, judge, open, pinned, publish, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common;
+use crate::common::{EVENT, create, fill, judge, open, pinned, publish, stage};
 
 /// A closed ledger of several segments.
 fn written(rounds: u64) -> Memory {

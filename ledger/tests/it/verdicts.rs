@@ -12,14 +12,10 @@ use gatebook_ledger::export::{Wanted, bundle};
 use gatebook_ledger::verify::Options;
 use gatebook_ledger::{Directory, Kind, Memory, Storage as _};
 
-use common::attacks::{ATTACKS, made_up, scene};
-use common::{EVENT, create, pinned, publish, stage};
-use others::{crates_accept, go_accepts, ours, python};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-#[path = "common/others.rs"]
-mod others;
+use crate::common;
+use crate::common::attacks::{ATTACKS, made_up, scene};
+use crate::common::others::{crates_accept, go_accepts, ours, python};
+use crate::common::{EVENT, create, pinned, publish, stage};
 
 /// A directory to be judged, and the checkpoint that its auditor kept.
 struct Case {
@@ -205,7 +201,7 @@ fn judge_all(cases: &[Case]) -> Vec<Verdict> {
 const HEAD: &str = "
 ## Attacks, and what each verifier says
 
-Made by `ledger/tests/verdicts.rs`, which holds it to what runs. Above are faults; these are attacks by somebody who has the log key and the present epoch's key (`ledger/tests/common/attacks.rs`), and
+Made by `ledger/tests/it/verdicts.rs`, which holds it to what runs. Above are faults; these are attacks by somebody who has the log key and the present epoch's key (`ledger/tests/it/common/attacks.rs`), and
 changes of exports. Each cell says: under the pinned log key with a checkpoint that was kept elsewhere, and without one. `gatebook-ledger` and `verify.py` give exit codes: 0 verified, 1 tampered, 2 incomplete, 3 unreadable, 4 nothing is wrong, and
 nothing anchors it. Go's `x/mod/sumdb`, and the crates `tlog_tiles` and `signed_note`, accept or refuse: they know the log key's signature, the tree, and entries that are bundled. What only chain, epochs, segments or payloads tell they cannot see; a checkpoint
 that was kept elsewhere shows them every other tree. They have nothing to read where there are no tiles (a session: the crates), so they refuse that.

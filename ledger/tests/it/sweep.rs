@@ -14,13 +14,8 @@ use gatebook_ledger::storage::{Crash, Mode};
 use gatebook_ledger::verify::{Verdict, verify};
 use gatebook_ledger::{Kind, Limits, Memory, OpenError, Storage, Writer};
 
-use common::EVENT;
-use simulated::{Book, open};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-#[allow(dead_code, reason = "each test program uses its part")]
-mod simulated;
+use crate::common::EVENT;
+use crate::simulated::{Book, open};
 
 const SECTOR: usize = 512;
 
@@ -327,7 +322,7 @@ fn sweep(subject: &Subject, all: bool) -> Matrix {
 const HEAD: &str = "\
 # What faults do to a ledger
 
-Made by `ledger/tests/sweep.rs`, which holds it to what runs; do not edit it by hand.
+Made by `ledger/tests/it/sweep.rs`, which holds it to what runs; do not edit it by hand.
 
 One small ledger, two segments sealed and one open, is harmed: each bit flipped, each file cut at each byte, each sector of 512 bytes zeroed, overwritten by and swapped with each
 other one, files removed, older copies put back. *Found* is the exit code of `gatebook-ledger verify` with the log key pinned and the newest checkpoint kept elsewhere; then the ledger is opened to be written, as the

@@ -1,6 +1,4 @@
 //! A ledger of plain values, an app over it, and a screen to look at.
-#![allow(unreachable_pub, reason = "shared by several test programs")]
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::PathBuf;
 
@@ -13,25 +11,30 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 
-pub const S: u64 = 1_000_000_000;
+pub(crate) const S: u64 = 1_000_000_000;
 /// 22 November 2026, 14:02:07 UTC.
-pub const START_NS: u64 = 1_795_356_127 * S;
+pub(crate) const START_NS: u64 = 1_795_356_127 * S;
 
 /// The world that answers an app's wishes at once, from values.
-pub struct World {
-    pub app: App,
-    pub sessions: Vec<SessionRow>,
-    pub steps: Vec<(Step, StepText)>,
-    pub steady_ns: u64,
-    pub quit: bool,
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) sessions: Vec<SessionRow>,
+    pub(crate) steps: Vec<(Step, StepText)>,
+    pub(crate) steady_ns: u64,
+    pub(crate) quit: bool,
     /// Every range of words that was asked for.
-    pub asked: Vec<std::ops::Range<usize>>,
-    pub verifications: usize,
-    pub proof: Result<Proof, String>,
+    pub(crate) asked: Vec<std::ops::Range<usize>>,
+    pub(crate) verifications: usize,
+    pub(crate) proof: Result<Proof, String>,
 }
 
 impl World {
-    pub fn new(columns: u16, rows: u16, sessions: Vec<SessionRow>, steps: Vec<(Step, StepText)>) -> Self {
+    pub(crate) fn new(
+        columns: u16,
+        rows: u16,
+        sessions: Vec<SessionRow>,
+        steps: Vec<(Step, StepText)>,
+    ) -> Self {
         let now = Now { wall_ns: START_NS + 3600 * S, steady_ns: 0 };
         let app = App::new("./ledger".to_owned(), (columns, rows), None, now);
         let mut world = World {
@@ -49,17 +52,17 @@ impl World {
         world
     }
 
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now { wall_ns: START_NS + 3600 * S + self.steady_ns, steady_ns: self.steady_ns }
     }
 
-    pub fn send(&mut self, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         let now = self.now();
         let wishes = self.app.update(message, now);
         self.grant(wishes);
     }
 
-    pub fn keys(&mut self, keys: &str) {
+    pub(crate) fn keys(&mut self, keys: &str) {
         for key in keys.chars() {
             self.key(match key {
                 '\n' => Key::Enter,
@@ -77,11 +80,11 @@ impl World {
         }
     }
 
-    pub fn key(&mut self, key: Key) {
+    pub(crate) fn key(&mut self, key: Key) {
         self.send(Message::Key(key));
     }
 
-    pub fn pass(&mut self, ns: u64) {
+    pub(crate) fn pass(&mut self, ns: u64) {
         self.steady_ns += ns;
         self.send(Message::Tick);
     }
@@ -136,11 +139,11 @@ impl World {
     }
 
     /// The screen without colours.
-    pub fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         text_of(&self.buffer(false))
     }
 
-    pub fn buffer(&self, colour: bool) -> Buffer {
+    pub(crate) fn buffer(&self, colour: bool) -> Buffer {
         let (columns, rows) = self.app.size;
         let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
         terminal.draw(|frame| view::draw(frame, &self.app, Theme::new(colour))).unwrap();
@@ -148,7 +151,7 @@ impl World {
     }
 }
 
-pub fn text_of(buffer: &Buffer) -> String {
+pub(crate) fn text_of(buffer: &Buffer) -> String {
     let mut text = String::new();
     for y in 0..buffer.area.height {
         let mut line = String::new();
@@ -170,7 +173,7 @@ pub fn text_of(buffer: &Buffer) -> String {
 
 /// Compares a screen with the one stored under a name; stores it where `BLESS_SCREENS` is set.
 #[track_caller]
-pub fn check(name: &str, screen: &str) {
+pub(crate) fn check(name: &str, screen: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}.txt"));
     if std::env::var_os("BLESS_SCREENS").is_some() {
         std::fs::write(&path, screen).unwrap();
@@ -183,7 +186,7 @@ pub fn check(name: &str, screen: &str) {
     );
 }
 
-pub fn session(id: u64, principal: &str, minutes_ago: u64) -> SessionRow {
+pub(crate) fn session(id: u64, principal: &str, minutes_ago: u64) -> SessionRow {
     let opened_ns = START_NS - minutes_ago * 60 * S;
     SessionRow {
         id,
@@ -201,7 +204,7 @@ pub fn session(id: u64, principal: &str, minutes_ago: u64) -> SessionRow {
     }
 }
 
-pub fn sessions() -> Vec<SessionRow> {
+pub(crate) fn sessions() -> Vec<SessionRow> {
     let ended = |row: &SessionRow, reason: &str| Some((row.last_ns, reason.to_owned()));
     let mut shop = session(3, "gitlab:shop/deploy#881", 0);
     shop.through = vec!["ssh:web-1".into()];
@@ -218,7 +221,7 @@ pub fn sessions() -> Vec<SessionRow> {
     vec![outside, nightly, lee, shop, dana]
 }
 
-pub fn command(
+pub(crate) fn command(
     at_ns: u64,
     statement: &str,
     decision: Decision,
@@ -236,7 +239,7 @@ pub fn command(
     (Step { seq, at_ns, what }, text)
 }
 
-pub fn outcome(at_ns: u64, rows: u64, duration_us: u64) -> Option<Outcome> {
+pub(crate) fn outcome(at_ns: u64, rows: u64, duration_us: u64) -> Option<Outcome> {
     Some(Outcome {
         seq: 1_204_000 + (at_ns - START_NS) / 100_000_000 + 1,
         at_ns: at_ns + duration_us * 1000,
@@ -247,12 +250,12 @@ pub fn outcome(at_ns: u64, rows: u64, duration_us: u64) -> Option<Outcome> {
     })
 }
 
-pub fn note(at_ns: u64, note: Note, words: &str) -> (Step, StepText) {
+pub(crate) fn note(at_ns: u64, note: Note, words: &str) -> (Step, StepText) {
     let (step, text) = command(at_ns, words, Decision::Permit, None);
     (Step { what: What::Note(note), ..step }, text)
 }
 
-pub fn steps() -> Vec<(Step, StepText)> {
+pub(crate) fn steps() -> Vec<(Step, StepText)> {
     let at = |millis: u64| START_NS + millis * 1_000_000;
     let mut steps = vec![
         note(at(0), Note::Opened, "postgres from 10.0.4.9:51234, application psql"),
@@ -296,13 +299,13 @@ pub fn steps() -> Vec<(Step, StepText)> {
     steps
 }
 
-pub fn world(columns: u16, rows: u16) -> World {
+pub(crate) fn world(columns: u16, rows: u16) -> World {
     let mut world = World::new(columns, rows, sessions(), steps());
     world.send(Message::Verdict(anchored()));
     world
 }
 
-pub fn anchored() -> VerdictState {
+pub(crate) fn anchored() -> VerdictState {
     VerdictState::Done(Verdict {
         standing: Standing::Anchored,
         entries: 1_204_903,
@@ -314,7 +317,7 @@ pub fn anchored() -> VerdictState {
     })
 }
 
-pub fn tampered(seqs: std::ops::Range<u64>) -> VerdictState {
+pub(crate) fn tampered(seqs: std::ops::Range<u64>) -> VerdictState {
     VerdictState::Done(Verdict {
         standing: Standing::Tampered,
         entries: 1_204_903,

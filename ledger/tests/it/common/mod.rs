@@ -2,6 +2,7 @@
 
 pub(crate) mod attacks;
 pub(crate) mod forge;
+pub(crate) mod others;
 
 use std::sync::Arc;
 

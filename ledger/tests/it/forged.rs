@@ -9,11 +9,8 @@ use gatebook_ledger::signature::{KeyError, PublicKey, Role, Signature};
 use gatebook_ledger::verify::{Options, Verdict};
 use gatebook_ledger::{Keys, Memory, MemoryKeys, Origin, Writer};
 
-use common::attacks;
-use common::{CountedSalts, EVENT, judge, keys, limits, order_log_key, stage};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
+use crate::common::attacks;
+use crate::common::{CountedSalts, EVENT, judge, keys, limits, order_log_key, stage};
 
 /// The forger's own keys, and a public key that he says is his.
 #[derive(Clone)]

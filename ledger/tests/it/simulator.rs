@@ -12,11 +12,7 @@ use gatebook_ledger::hash::{Digest, plain};
 use gatebook_ledger::storage::{Crash, Fault};
 use gatebook_ledger::{Memory, OpenError};
 
-use simulated::{Book, Stop, limits, open};
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod common;
-mod simulated;
+use crate::simulated::{Book, Stop, limits, open};
 
 /// Runs a check over seeds on all cores; tells the first failure with its seed, and how many points were tried.
 fn simulate(
