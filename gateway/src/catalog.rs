@@ -120,7 +120,10 @@ impl Watched {
         connected.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 0).await?;
         let mut answers = Vec::with_capacity(CATALOG_QUERIES.len());
         for query in CATALOG_QUERIES {
+            // The definition of a view locks what it reads from; going back to here lets go of it before the next query.
+            connected.query("SAVEPOINT before", 0).await?;
             answers.push(connected.query(query.sql, query.rows_max).await?);
+            connected.query("ROLLBACK TO SAVEPOINT before", 0).await?;
         }
         connected.query("COMMIT", 0).await?;
         let catalog = Catalog::from_rows(answers, &self.sensitive)
