@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use crate::approval::{self, Id, Shown};
 use crate::gateway::Gateway;
-use crate::identity::{Credential, Rejected};
+use crate::identity::{Credential, Principal, Rejected};
 use crate::session::Target;
 
 /// The longest request or answer.
@@ -191,7 +191,7 @@ pub(crate) async fn serve(listener: UnixListener, gateway: Arc<Gateway>) {
     }
 }
 
-async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
+async fn answer(stream: UnixStream, gateway: &Arc<Gateway>) -> std::io::Result<()> {
     let by =
         stream.peer_cred().map_or_else(|_| "local".to_owned(), |peer| format!("local uid {}", peer.uid()));
     let mut stream = BufReader::new(stream);
@@ -224,8 +224,17 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
                 false => approval::Answer::Deny,
             };
             let credential = Credential::from(&*token.0);
-            match gateway.identity.verify(&credential, SystemTime::now()).await {
-                Err(_) => Answer::Failed { error: Rejected::CLIENT_TEXT.into() },
+            match approver(gateway, &credential).await {
+                Err(rejected) => {
+                    let (cause, detail) = (rejected.cause().name(), rejected.detail());
+                    tracing::warn!(
+                        by,
+                        cause,
+                        detail,
+                        "an answer to a request for approval is refused: no good token"
+                    );
+                    Answer::Failed { error: Rejected::CLIENT_TEXT.into() }
+                }
                 Ok(who) => match gateway.answer_approval(&who, id, &answer, &reason).await {
                     Ok(request) => Answer::Answered { approval: Box::new(request.shown(SystemTime::now())) },
                     Err(error) => Answer::Failed { error: error.to_string() },
@@ -238,6 +247,15 @@ async fn answer(stream: UnixStream, gateway: &Gateway) -> std::io::Result<()> {
     let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
     text.push('\n');
     stream.get_mut().write_all(text.as_bytes()).await
+}
+
+/// Who answers: by a token for the admin server where there is one, as over HTTPS.
+async fn approver(gateway: &Gateway, credential: &Credential) -> Result<Arc<Principal>, Rejected> {
+    let now = SystemTime::now();
+    match &gateway.config.admin {
+        Some(admin) => gateway.identity.for_audience(&admin.audience).verify(credential, now).await,
+        None => gateway.identity.verify(credential, now).await,
+    }
 }
 
 /// A live session as lists spell it.

@@ -19,7 +19,7 @@ use crate::config::tls::ServerTls;
 use crate::config::{self, Config, Listener, Role};
 use crate::delegation::{Caller, Delegation, Delegations};
 use crate::identity::{Cause, Credential, Identity, Principal, PrincipalKind, Rejected};
-use crate::policy::{self, Decision, Standing, Subject, SubjectKind};
+use crate::policy::{self, AdminAction, Decision, Standing, Subject, SubjectKind};
 use crate::record::{Book, Opened, Recorder, RefusedLogin, Revoked, Unavailable};
 use crate::session::{
     Ended, Entered, Exchange, Live, People, Presented, Registry, Signals, StayOut, Tallies, Target, Terms,
@@ -39,7 +39,7 @@ pub(crate) struct Gateway {
     pub(crate) approvals: Arc<Approvals>,
     tallies: Tallies,
     served: HashMap<String, Arc<Served>>,
-    revoked: RwLock<StayOut>,
+    revoked: Arc<RwLock<StayOut>>,
     no_catalog: Arc<Watched>,
     logins: Mutex<Logins>,
 }
@@ -194,7 +194,7 @@ impl Gateway {
             approvals: Arc::default(),
             tallies: Tallies::default(),
             served,
-            revoked: RwLock::new(revoked),
+            revoked: Arc::new(RwLock::new(revoked)),
             no_catalog: Watched::new(Arc::default()),
             logins: Mutex::new(Logins { since: Instant::now(), counts: HashMap::new() }),
         }))
@@ -411,6 +411,10 @@ impl Gateway {
             approvals: self.approvals.clone(),
             presented: presented(brought),
             locks: upstream_key.as_ref().map(|key| self.locks(served, &admission.standing.database, key)),
+            stays_out: {
+                let revoked = self.revoked.clone();
+                Box::new(move |who| revoked.read().has(who))
+            },
         };
         let exchange = Exchange::new(terms, self.policy.clone(), book, people);
         Session { exchange, _entered: entered, upstream_key }
@@ -442,17 +446,34 @@ impl Gateway {
         }
     }
 
-    /// Revokes: the ledger first, then the principal stays out and its sessions end.
-    pub(crate) async fn revoke(&self, target: &Target, reason: &str, by: &str) -> Result<Ended, Unavailable> {
+    /// Whether policy lets this principal do this to the gateway itself, today.
+    pub(crate) fn permits(&self, who: &Principal, action: AdminAction) -> bool {
+        subject(who).is_some_and(|subject| {
+            self.policy.load().decide_admin(&[subject], action, &self.config.ledger.origin).is_permit()
+        })
+    }
+
+    /// Revokes: the ledger first, then the principal stays out and its sessions end. It goes on to its end where whoever asked does
+    /// not wait for it.
+    pub(crate) async fn revoke(
+        self: &Arc<Gateway>,
+        target: &Target,
+        reason: &str,
+        by: &str,
+    ) -> Result<Ended, Unavailable> {
+        let (gateway, target) = (self.clone(), target.clone());
+        let (reason, by) = (reason.to_owned(), by.to_owned());
+        to_its_end(async move { gateway.revoke_now(&target, &reason, &by).await }).await
+    }
+
+    async fn revoke_now(&self, target: &Target, reason: &str, by: &str) -> Result<Ended, Unavailable> {
         let recorded = self
             .recorder
             .record_revocation(&Revoked { target, reason, by }, self.config.limits.durable_deadline)
             .await;
         // Ending is the safe direction: it is done also where the record is late.
         self.revoked.write().add(target);
-        if let Target::Principal(id) = target {
-            self.revoke_consents(id);
-        }
+        self.revoke_consents();
         let mut ended = self.registry.revoke(target);
         // What was handed down by, or through, who stays out is over.
         if let Some(delegations) = &self.delegations {
@@ -563,6 +584,14 @@ pub(crate) fn masking(
         let unmask = policy::unmask(column.object(&standing.database));
         !shadow && !set.decide(standing, &unmask).is_permit()
     })
+}
+
+/// Does what has to be done whole once it has begun, as a record and its effect: it goes on where whoever waits for it goes away.
+pub(crate) async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
 }
 
 /// What a client brings of approvals. What is no id presents one that is not known.

@@ -1,7 +1,7 @@
 //! Accepts connections, bounded in number, so that a flood of them waits outside and a slow one holds up nobody.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ impl Doorkeeper {
     pub(crate) fn admit(&self, source: IpAddr) -> Option<(OwnedSemaphorePermit, LoginSlot)> {
         let connection = self.connections.clone().try_acquire_owned().ok()?;
         let login = self.logins.clone().try_acquire_owned().ok()?;
+        let source = network(source);
         let mut sources = self.sources.lock();
         let count = sources.entry(source).or_default();
         if *count >= self.per_source_max {
@@ -66,6 +67,14 @@ impl Doorkeeper {
         *count += 1;
         drop(sources);
         Some((connection, LoginSlot { _login: login, sources: self.sources.clone(), source }))
+    }
+}
+
+/// The source as it is counted: of IPv6 the first 64 bits, since whoever has one address there has all that begin so (RFC 6177).
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

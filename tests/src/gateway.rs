@@ -307,6 +307,15 @@ impl Gateway {
         client
     }
 
+    /// The text of its configuration.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        std::fs::read_to_string(self.folder().join("gatebook.toml")).expect("the configuration is there")
+    }
+
     /// Its folder, with the configuration and the policies.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -506,6 +506,7 @@ fn a_session_that_waits_is_not_idle() {
 fn who_breaks_the_glass_goes_on_at_once_and_everybody_is_told() {
     let mut world = World::new(
         "permit (principal, action == Action::\"login\", resource);\n\
+         permit (principal, action == Action::\"approve\", resource);\n\
          permit (principal, action in Action::\"read\", resource);\n\
          @requires_approval(\"dba\")\n@break_glass\n\
          permit (principal, action == Action::\"insert\", resource in Table::\"orders-db/orders/public.journal\");\n\

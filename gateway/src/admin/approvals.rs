@@ -26,6 +26,7 @@ use super::openapi::{list as list_of, number, object, text};
 use crate::approval::{Answer as Given, AnswerError, Id, Shown};
 use crate::gateway::Gateway;
 use crate::identity::Principal;
+use crate::policy::AdminAction;
 
 /// The longest reason.
 const REASON_BYTES_MAX: usize = 4096;
@@ -89,7 +90,7 @@ pub(super) fn one_schema() -> Value {
             ("commands", list_of(command)),
             ("objects", list_of(text())),
             ("policies", list_of(text())),
-            ("groups", list_of(text())),
+            ("approvers", list_of(text())),
             ("quorum", number()),
             ("approved_by", list_of(text())),
             ("in_transaction", yes_or_no()),
@@ -155,14 +156,19 @@ impl Stream for Events {
     }
 }
 
-/// All requests at once and again after each change, as server-sent events, until the token expires or the reader leaves.
+/// All requests at once and again after each change, as server-sent events, until the token expires, policy says no or the reader leaves.
 pub(super) async fn follow(visit: Visit, by: Arc<Principal>) -> Answer {
     let (frames, events) = mpsc::channel(STREAM_EVENTS_MAX);
     let gateway = visit.gateway().clone();
     tokio::spawn(async move {
         let mut changes = gateway.approvals.changes();
         let mut changed = true;
-        while by.expires() > SystemTime::now() && !gateway.is_revoked(&by) {
+        let may_follow = |by: &Principal| {
+            by.expires() > SystemTime::now()
+                && !gateway.is_revoked(by)
+                && gateway.permits(by, AdminAction::Approve)
+        };
+        while may_follow(&by) {
             let frame = match changed {
                 true => {
                     let data = json!({ "approvals": known(&gateway) }).to_string();

@@ -31,6 +31,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::answer::{Answer, Body, Problem};
@@ -54,6 +55,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a request's body and its answer may take; an answer that is a stream may last longer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a client may take none of what is written to it.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept: out of descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How much of a path is recorded.
@@ -158,6 +161,8 @@ impl Server {
 
     /// One connection: TLS, then one request after another.
     async fn serve(self: Arc<Server>, stream: TcpStream, source: SocketAddr) {
+        let mut stream = Box::pin(TimeoutStream::new(stream));
+        stream.as_mut().set_write_timeout_pinned(Some(WRITE_DEADLINE));
         let accepted = timeout(HEAD_DEADLINE, TlsAcceptor::from(self.tls.config()).accept(stream)).await;
         let Ok(Ok(stream)) = accepted else { return };
         let service = service_fn(move |request| {

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use thiserror::Error;
 
 use super::{Answer, Id, Request, Scope, Unfit};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, to_its_end};
 use crate::identity::Principal;
+use crate::policy::AdminAction;
 use crate::record::{Answered, Unavailable};
 
 /// Why an answer does not count, in words for whoever gave it.
@@ -34,6 +35,9 @@ pub(crate) enum AnswerError {
     /// They were revoked.
     #[error("your access was revoked")]
     Revoked,
+    /// Policy does not let them answer at all.
+    #[error("policy does not permit you `approve` on the gateway")]
+    Forbidden,
     /// The ledger cannot be written.
     #[error("{0}, so the answer does not count")]
     Unavailable(#[from] Unavailable),
@@ -42,7 +46,20 @@ pub(crate) enum AnswerError {
 impl Gateway {
     /// Takes a person's answer to a request: it is recorded, with their identity, before it takes effect, and recorded as well where it
     /// does not count.
+    ///
+    /// It goes on to its end where whoever asked does not wait for it: an answer is not in the ledger and nowhere else.
     pub(crate) async fn answer_approval(
+        self: &Arc<Gateway>,
+        who: &Principal,
+        id: Id,
+        answer: &Answer,
+        reason: &str,
+    ) -> Result<Arc<Request>, AnswerError> {
+        let (gateway, who, answer, reason) = (self.clone(), who.clone(), answer.clone(), reason.to_owned());
+        to_its_end(async move { gateway.take_answer(&who, id, &answer, &reason).await }).await
+    }
+
+    async fn take_answer(
         &self,
         who: &Principal,
         id: Id,
@@ -52,9 +69,10 @@ impl Gateway {
         let request = self.approvals.find(id).ok_or(AnswerError::Unknown(id))?;
         // One after another: of two who race, the second one finds what the first one made of it.
         let turn = request.answering.lock().await;
-        let fit = match self.is_revoked(who) {
-            true => Err(Unfit::Revoked),
-            false => request.fits(who, SystemTime::now()),
+        let fit = match () {
+            () if self.is_revoked(who) => Err(Unfit::Revoked),
+            () if !self.permits(who, AdminAction::Approve) => Err(Unfit::Forbidden),
+            () => request.fits(who, SystemTime::now()),
         };
         let answered = Answered {
             id,
@@ -73,9 +91,15 @@ impl Gateway {
             (Err(unfit), _) => Err(unfit),
             (Ok(()), Err(_)) if request.fits(who, now) == Err(Unfit::TooLate) => Err(Unfit::TooLate),
             (Ok(()), Err(error)) => return Err(error.into()),
+            // They were revoked while it was being recorded.
+            (Ok(()), Ok(())) if self.is_revoked(who) => Err(Unfit::Revoked),
             (Ok(()), Ok(())) => request.answer(who, answer, reason, now),
         };
         drop(turn);
+        // From here on a revocation finds the consent; one that came before is found here.
+        if taken.is_ok() && self.is_revoked(who) {
+            self.revoke_consents();
+        }
         if taken.is_ok() {
             self.approvals.happened("approval.answered", request.shown(now));
         }
@@ -86,19 +110,22 @@ impl Gateway {
                 Unfit::Requester => AnswerError::Requester,
                 Unfit::NotAPerson => AnswerError::NotAPerson,
                 Unfit::NotAMember => {
-                    let groups: Vec<&str> = request.wanted.groups.iter().map(|group| &**group).collect();
+                    let groups: Vec<&str> =
+                        request.wanted.groups().into_iter().map(|group| &**group).collect();
                     AnswerError::NotAMember(groups.join(" or "))
                 }
                 Unfit::Answered => AnswerError::Answered,
                 Unfit::TooLate => AnswerError::TooLate(request.look(now).name()),
                 Unfit::Revoked => AnswerError::Revoked,
+                Unfit::Forbidden => AnswerError::Forbidden,
             }),
         }
     }
 
-    /// Ends what rests on the consent of somebody who was revoked; the sessions that wait for it are told by being woken.
-    pub(crate) fn revoke_consents(&self, id: &str) {
-        for request in self.approvals.all().iter().filter(|request| request.rests_on(id)) {
+    /// Ends what rests on the consent of anybody who was revoked; the sessions that wait for it are told by being woken.
+    pub(crate) fn revoke_consents(&self) {
+        let stays_out = |who: &Principal| self.is_revoked(who);
+        for request in self.approvals.all().iter().filter(|request| request.rests_on(stays_out)) {
             request.lapse(super::Lapse::Changed);
             match request.scope {
                 Scope::Session(_) => request.wake(),

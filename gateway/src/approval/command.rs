@@ -205,7 +205,11 @@ fn told(shown: &Shown) -> String {
     line("resource", &format!("{} as {}", shown.resource, shown.role));
     line("search path", &shown.search_path);
     for command in &shown.commands {
-        line("statement", &command.statement);
+        // Its lines stay lines: what follows a comment must not look like a part of it.
+        let mut name = "statement";
+        for text in command.statement.lines() {
+            line(std::mem::take(&mut name), text);
+        }
         line("sent as", command.sent.as_deref().unwrap_or_default());
         if command.cut {
             line("", "(cut: it is longer than is shown; its record in the ledger is whole)");
@@ -232,7 +236,7 @@ fn told(shown: &Shown) -> String {
 }
 
 fn approvers(shown: &Shown) -> String {
-    format!("{} of {}", shown.quorum, shown.groups.join(" or "))
+    shown.approvers.join(", and ")
 }
 
 fn left(shown: &Shown) -> String {
@@ -249,7 +253,7 @@ fn left(shown: &Shown) -> String {
 fn clean(text: &str) -> String {
     let hostile = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     text.chars()
         .map(|c| {

@@ -65,8 +65,8 @@ impl Approvals {
         }
     }
 
-    /// Enters a request.
-    pub(crate) fn enter(&self, draft: Draft) -> Result<Arc<Request>, Full> {
+    /// Enters a request, which `record` records before anybody can see it.
+    pub(crate) fn enter(&self, draft: Draft, record: impl FnOnce(&Request)) -> Result<Arc<Request>, Full> {
         let mut known = self.known.lock();
         let under_way = known.requests.len() - known.over.len();
         let of_one =
@@ -76,6 +76,7 @@ impl Approvals {
             return Err(Full);
         }
         let request = Arc::new(Request::new(draft));
+        record(&request);
         known.requests.insert(request.id, request.clone());
         drop(known);
         self.changed();
@@ -109,6 +110,7 @@ impl Approvals {
         drop(known);
         if first {
             let shown = request.shown(SystemTime::now());
+            request.shorten();
             self.happened(if shown.state == "used" { "approval.used" } else { "approval.lapsed" }, shown);
         }
     }

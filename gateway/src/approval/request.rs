@@ -27,10 +27,8 @@ pub(crate) enum Answer {
 /// A person who approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Consent {
-    /// Who: `issuer:subject`.
-    pub(crate) by: Arc<str>,
-    /// The groups that they were in.
-    pub(crate) groups: Arc<[Arc<str>]>,
+    /// Who, with the groups that they were in.
+    pub(crate) by: Arc<Principal>,
     /// For how long the like of it is approved too.
     pub(crate) session: Option<Duration>,
 }
@@ -146,6 +144,8 @@ pub(crate) enum Unfit {
     TooLate,
     /// They were revoked.
     Revoked,
+    /// Policy does not let them answer at all.
+    Forbidden,
 }
 
 impl Unfit {
@@ -158,15 +158,16 @@ impl Unfit {
             Unfit::Answered => "answered",
             Unfit::TooLate => "too_late",
             Unfit::Revoked => "revoked",
+            Unfit::Forbidden => "forbidden",
         }
     }
 }
 
 impl Pending {
     /// One more person approves; with enough of them it is granted.
-    fn approved(mut self, consent: Consent, quorum: u8, now: SystemTime) -> State {
+    fn approved(mut self, consent: Consent, wanted: &Approval, now: SystemTime) -> State {
         self.consents.push(consent);
-        if self.consents.len() >= usize::from(quorum) {
+        if suffice(&self.consents, wanted) {
             State::Granted(Granted { consents: self.consents, at: now })
         } else {
             State::Pending(self)
@@ -174,13 +175,12 @@ impl Pending {
     }
 }
 
-impl Granted {
-    /// Whether those who approved are still enough for what is wanted now.
-    pub(crate) fn suffices(&self, wanted: &Approval) -> bool {
-        let fit = |consent: &&Consent| consent.groups.iter().any(|group| wanted.groups.contains(group));
-        self.consents.iter().filter(fit).count() >= usize::from(wanted.quorum)
-    }
+/// Whether those who approved are enough for what is wanted.
+pub(crate) fn suffice(consents: &[Consent], wanted: &Approval) -> bool {
+    wanted.is_met_by(consents.iter().map(|consent| &**consent.by.groups()))
+}
 
+impl Granted {
     /// Until when the like of it is approved in the same session: as long as every one of them said, counted from the approval, and never
     /// longer than `most`. None where any of them approved this one command alone.
     pub(crate) fn session_until(&self, most: Duration) -> Option<SystemTime> {
@@ -285,11 +285,11 @@ impl Request {
         if who.kind() != PrincipalKind::User {
             return Err(Unfit::NotAPerson);
         }
-        if !who.groups().iter().any(|group| self.wanted.groups.contains(group)) {
+        if !self.wanted.concerns(who.groups()) {
             return Err(Unfit::NotAMember);
         }
         match &*self.state.lock() {
-            State::Pending(pending) if pending.consents.iter().any(|known| known.by == *who.id()) => {
+            State::Pending(pending) if pending.consents.iter().any(|known| known.by.id() == who.id()) => {
                 Err(Unfit::Answered)
             }
             State::Pending(_) => Ok(()),
@@ -312,9 +312,8 @@ impl Request {
         *state = match answer {
             Answer::Deny => State::Denied(Denied { by: who.id().clone(), reason: reason.into() }),
             Answer::Approve { session } => {
-                let consent =
-                    Consent { by: who.id().clone(), groups: who.groups().clone(), session: *session };
-                pending.approved(consent, self.wanted.quorum, now)
+                let consent = Consent { by: Arc::new(who.clone()), session: *session };
+                pending.approved(consent, &self.wanted, now)
             }
         };
         drop(state);
@@ -340,11 +339,13 @@ impl Request {
         }
     }
 
-    /// Whether this person's consent is part of a grant that was not used. Such a grant comes to nothing when they are revoked.
-    pub(crate) fn rests_on(&self, id: &str) -> bool {
+    /// Whether the consent of anybody of whom `which` is true is part of it, and it was not used. It comes to nothing when they are
+    /// revoked.
+    pub(crate) fn rests_on(&self, which: impl Fn(&Principal) -> bool) -> bool {
         match &*self.state.lock() {
-            State::Granted(granted) => granted.consents.iter().any(|consent| *consent.by == *id),
-            State::Pending(pending) => pending.consents.iter().any(|consent| *consent.by == *id),
+            State::Granted(Granted { consents, .. }) | State::Pending(Pending { consents }) => {
+                consents.iter().any(|consent| which(&consent.by))
+            }
             _ => false,
         }
     }
@@ -359,6 +360,11 @@ impl Request {
     /// What the transaction holds was found out: it is shown to whoever is asked.
     pub(crate) fn holds(&self, locks: Vec<String>) {
         self.shown.lock().locks = locks;
+    }
+
+    /// It is over: no more is kept of it than lists show.
+    pub(super) fn shorten(&self) {
+        self.shown.lock().shorten();
     }
 
     /// It as people are shown it at this time.
@@ -377,7 +383,7 @@ impl Request {
             }
             State::Lapsed(_) => &[],
         };
-        shown.approved_by = consents.iter().map(|consent| consent.by.to_string()).collect();
+        shown.approved_by = consents.iter().map(|consent| consent.by.id().to_string()).collect();
         shown
     }
 }

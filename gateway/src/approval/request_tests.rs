@@ -4,16 +4,20 @@ use std::collections::BTreeSet;
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::policy::InTransaction;
+use crate::policy::{Demand, InTransaction};
 
 fn at(second: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000 + second)
 }
 
 fn wanted(quorum: u8) -> Approval {
+    of(&["dba", "security"], quorum)
+}
+
+fn of(groups: &[&str], quorum: u8) -> Approval {
+    let groups = groups.iter().map(|group| Arc::from(*group)).collect();
     Approval {
-        groups: BTreeSet::from(["dba".into(), "security".into()]),
-        quorum,
+        demands: BTreeSet::from([Demand { groups, quorum }]),
         expires: Duration::from_secs(60),
         in_transaction: InTransaction::Refuse,
     }
@@ -90,17 +94,17 @@ fn a_quorum_counts_persons() {
     assert_eq!(approve(&request, &sam, 3), Ok(()));
     let granted = request.take(at(3)).expect("two of two");
     assert_eq!(
-        granted.consents.iter().map(|consent| &*consent.by).collect::<Vec<_>>(),
+        granted.consents.iter().map(|consent| &**consent.by.id()).collect::<Vec<_>>(),
         ["idp:dana", "idp:sam"]
     );
     // Of today's demands, too, they must be enough.
-    assert!(granted.suffices(&wanted(2)));
-    let mut more = wanted(2);
-    more.groups.remove("security");
-    assert!(!granted.suffices(&more));
-    more.quorum = 1;
-    assert!(granted.suffices(&more));
-    assert!(!granted.suffices(&wanted(3)));
+    let suffices = |wanted: &Approval| suffice(&granted.consents, wanted);
+    assert!(suffices(&wanted(2)));
+    assert!(!suffices(&of(&["dba"], 2)));
+    assert!(suffices(&of(&["dba"], 1)));
+    assert!(!suffices(&wanted(3)));
+    assert!(suffices(&of(&["dba"], 1).and(of(&["security"], 1))));
+    assert!(!suffices(&of(&["dba"], 1).and(of(&["ops"], 1))), "nobody spoke for the second");
 }
 
 #[test]
@@ -156,7 +160,7 @@ fn a_session_is_granted_only_by_all_and_for_the_shortest_time() {
         (vec![minutes(5), minutes(3)], minutes(3)),
         (vec![minutes(5000)], minutes(15)),
     ] {
-        let consent = |session| Consent { by: "idp:dana".into(), groups: Arc::new([]), session };
+        let consent = |session| Consent { by: Arc::new(person("idp", "dana", &[])), session };
         let granted = Granted { consents: wishes.into_iter().map(consent).collect(), at: at(0) };
         let expected = until.map(|until| at(0) + until);
         assert_eq!(granted.session_until(Duration::from_secs(900)), expected);

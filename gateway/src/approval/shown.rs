@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// How much of a value is shown.
 const VALUE_BYTES_MAX: usize = 1024;
-/// How much of a statement is shown.
-const STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// How many values of a command are shown.
+const PARAMETERS_MAX: usize = 1024;
+/// How much of a request's statements and values is shown in all.
+const SHOWN_BYTES_MAX: usize = 64 << 10;
 
 /// A request as it is shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +42,9 @@ pub(crate) struct Shown {
     pub(crate) reason: Option<String>,
     /// Which policies want the approval.
     pub(crate) policies: Vec<String>,
-    /// Whose members may approve.
-    pub(crate) groups: Vec<String>,
-    /// How many persons must.
+    /// Whose approval it takes, all of them: `dba`, `2 of security or ops`.
+    pub(crate) approvers: Vec<String>,
+    /// How many persons it takes at least.
     pub(crate) quorum: u8,
     /// Who did.
     pub(crate) approved_by: Vec<String>,
@@ -86,37 +88,67 @@ pub(crate) struct ShownCommand {
     pub(crate) has_where: bool,
 }
 
+/// Commands as they are shown; what is more than [`SHOWN_BYTES_MAX`] of them is cut, and said to be.
+pub(crate) fn commands(commands: &[Command]) -> Vec<ShownCommand> {
+    let mut room = SHOWN_BYTES_MAX;
+    let mut shown = Vec::new();
+    for command in commands {
+        shown.push(ShownCommand::new(command, &mut room));
+        if room == 0 {
+            break;
+        }
+    }
+    if shown.len() < commands.len()
+        && let Some(last) = shown.last_mut()
+    {
+        last.cut = true;
+    }
+    shown
+}
+
+impl Shown {
+    /// What is remembered of a request that is over.
+    pub(crate) fn shorten(&mut self) {
+        self.commands.truncate(1);
+        for command in &mut self.commands {
+            command.cut |= command.statement.len() > VALUE_BYTES_MAX || !command.parameters.is_empty();
+            let end = (0..=command.statement.len().min(VALUE_BYTES_MAX))
+                .rev()
+                .find(|at| command.statement.is_char_boundary(*at));
+            command.statement.truncate(end.unwrap_or_default());
+            command.statement.shrink_to_fit();
+            (command.sent, command.parameters) = (None, Vec::new());
+        }
+    }
+}
+
 impl ShownCommand {
-    /// A command as it is shown.
-    pub(crate) fn new(command: &Command) -> ShownCommand {
+    /// A command as it is shown, in as much room as is left.
+    fn new(command: &Command, room: &mut usize) -> ShownCommand {
         let mut cut = false;
-        let mut text = |bytes: &[u8], most: usize| {
+        let mut text = |bytes: &[u8], binary: bool, most: usize| {
+            let most = most.min(*room / if binary { 2 } else { 1 });
             cut |= bytes.len() > most;
-            String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+            let bytes = &bytes[..bytes.len().min(most)];
+            let text = match binary {
+                false => String::from_utf8_lossy(bytes).into_owned(),
+                true => format!("\\x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+            };
+            // Something is shown even of what is empty.
+            *room = room.saturating_sub(text.len() + 1);
+            text
         };
-        let statement = text(&command.statement, STATEMENT_BYTES_MAX);
-        let sent = command.sent.as_deref().map(|sent| text(sent, STATEMENT_BYTES_MAX));
+        let statement = text(&command.statement, false, SHOWN_BYTES_MAX);
+        let sent = command.sent.as_deref().map(|sent| text(sent, false, SHOWN_BYTES_MAX));
         let parameters = command.parameters.iter().map(|parameter| {
-            let value = parameter.value.as_deref()?;
-            Some(match parameter.binary {
-                false => text(value, VALUE_BYTES_MAX),
-                true => {
-                    let hex: String =
-                        value.iter().take(VALUE_BYTES_MAX).map(|byte| format!("{byte:02x}")).collect();
-                    format!("\\x{hex}")
-                }
-            })
+            parameter.value.as_deref().map(|value| text(value, parameter.binary, VALUE_BYTES_MAX))
         });
-        let parameters = parameters.collect();
+        let parameters = parameters.take(PARAMETERS_MAX).collect();
         let meaning = &command.meaning;
         ShownCommand {
             statement,
             sent,
-            cut: cut
-                || command
-                    .parameters
-                    .iter()
-                    .any(|p| p.value.as_ref().is_some_and(|v| v.len() > VALUE_BYTES_MAX)),
+            cut: cut || command.parameters.len() > PARAMETERS_MAX,
             parameters,
             actions: meaning
                 .actions

@@ -162,7 +162,7 @@ fn slack(happened: &Happened) -> Value {
     let mut fields = vec![
         plain(&format!("Who: {}", who(shown))),
         plain(&format!("Where: {} as {}", shown.resource, shown.role)),
-        plain(&format!("Approvers: {} of {}", shown.quorum.max(1), shown.groups.join(" or "))),
+        plain(&format!("Approvers: {}", shown.approvers.join(", and "))),
     ];
     fields.extend(shown.reason.iter().map(|reason| plain(&format!("Why: {reason}"))));
     let code = escaped(&statement).replace('`', "'");
@@ -194,7 +194,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::approval::ShownCommand;
+    use crate::approval::shown::ShownCommand;
 
     #[test]
     fn the_signature_is_hmac_sha_256_over_timestamp_dot_and_body() {
@@ -221,7 +221,7 @@ mod tests {
         let approval = Shown {
             id: "7Q5K-M2XW".into(),
             principal: "corp:<!here>".into(),
-            groups: vec!["dba".into()],
+            approvers: vec!["dba".into()],
             commands: vec![command],
             ..Shown::default()
         };

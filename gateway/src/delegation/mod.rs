@@ -139,7 +139,11 @@ impl Delegations {
                     None => continue,
                 },
             };
-            if kept.expires <= now || kept.commands.is_some() || live.len() >= LIVE_MAX {
+            let depth = parent.iter().flat_map(|parent: &Arc<Delegation>| parent.chain()).count() + 1;
+            // What may be handed down today may be less than what could be then.
+            let expires = kept.expires.min(kept.created + self.ttl_max);
+            let is_over = expires <= now || kept.commands.is_some() || depth > usize::from(self.depth_max);
+            if is_over || live.len() >= LIVE_MAX {
                 continue;
             }
             let Ok(scope) = Scope::read(&kept.id, &kept.text) else { continue };
@@ -154,7 +158,7 @@ impl Delegations {
                 commands: None,
                 further: kept.further,
                 created: kept.created,
-                expires: kept.expires,
+                expires,
             };
             live.insert(kept.id, Arc::new(delegation));
         }

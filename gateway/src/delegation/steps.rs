@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Allowance, Delegation, Delegations, NAME_BYTES_MAX, TTL_MIN};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, to_its_end};
 use crate::identity::{Cause, Credential, Principal, Rejected};
 use crate::policy::{AdminAction, Scope, ScopeText};
 use crate::record::{AdminEntry, Unavailable};
@@ -287,13 +287,19 @@ impl Gateway {
     /// Ends a delegation and all that come after it: the ledger first, then their sessions end.
     ///
     /// # Errors
-    /// [`Unavailable`] where it is not recorded in time. Ending is the safe direction: it is done all the same.
+    /// [`Unavailable`] where it is not recorded in time. Ending is the safe direction: it is done all the same, and also where whoever
+    /// asked does not wait for it.
     pub(crate) async fn end_delegation(
-        &self,
+        self: &Arc<Gateway>,
         id: &str,
         by: &str,
-        reason: &str,
+        reason: &'static str,
     ) -> Result<Ended, Unavailable> {
+        let (gateway, id, by) = (self.clone(), id.to_owned(), by.to_owned());
+        to_its_end(async move { gateway.end_delegation_now(&id, &by, reason).await }).await
+    }
+
+    async fn end_delegation_now(&self, id: &str, by: &str, reason: &str) -> Result<Ended, Unavailable> {
         let recorded =
             self.recorder.record_delegation_end(id, by, reason, self.config.limits.durable_deadline).await;
         if let Some(delegations) = &self.delegations {

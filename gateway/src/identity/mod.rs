@@ -183,7 +183,7 @@ impl Identity {
         let place = self.place(&token)?;
         let issuer = &self.issuers[place];
         let rejected = |rejected: Rejected| rejected.of(&issuer.name);
-        let (principal, keys) = issuer.verify(&token, &digest, now).await.map_err(rejected)?;
+        let (principal, keys) = issuer.verify(&token, now).await.map_err(rejected)?;
         let principal = Arc::new(principal);
         self.remembered.insert(digest, Verified { principal: Arc::clone(&principal), issuer: place, keys });
         Ok(principal)
@@ -309,7 +309,6 @@ impl Issuer {
     async fn verify(
         &self,
         token: &Unverified<'_>,
-        digest: &[u8; 32],
         now: SystemTime,
     ) -> Result<(Principal, Arc<Keys>), Rejected> {
         let algorithm = self.algorithm(token)?;
@@ -317,10 +316,10 @@ impl Issuer {
         let groups = self.groups.groups(&token.claims);
         let groups = groups.map_err(|error| Rejected::new(Cause::BadClaim, error))?;
         let keys = self.check_signature(token, algorithm, now).await?;
-        let token_id = claims.token_id.unwrap_or_else(|| {
-            let hash = blake3::Hash::from_bytes(*digest);
-            format!("blake3:{}", hash.to_hex()).into()
-        });
+        // Of what is signed, and not of the signature: of some algorithms whoever holds one can make another (ECDSA's s and n - s).
+        let token_id = claims
+            .token_id
+            .unwrap_or_else(|| format!("blake3:{}", blake3::hash(token.signed).to_hex()).into());
         let principal = Principal {
             kind: self.kind,
             id: format!("{}:{}", self.name, claims.subject).into(),

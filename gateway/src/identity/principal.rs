@@ -86,7 +86,7 @@ impl Principal {
         self.client.as_ref()
     }
 
-    /// Names the token and tells nothing about it: `jti:` with its own id, or `blake3:` with its hash.
+    /// Names the token and tells nothing about it: `jti:` with its own id, or `blake3:` with the hash of what is signed of it.
     #[must_use]
     pub fn token_id(&self) -> &Arc<str> {
         &self.token_id

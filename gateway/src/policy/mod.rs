@@ -36,7 +36,7 @@ pub use cache::DecisionCache;
 pub use folder::{FILE_BYTES_MAX, FILES_MAX, FOLDER_BYTES_MAX, PolicyFile};
 pub use known::{Known, KnownResource};
 pub use mistake::Mistake;
-pub use obligation::{Approval, Glass, InTransaction, Limit, Obligation};
+pub use obligation::{Approval, Demand, Glass, InTransaction, Limit, Obligation};
 pub use scope::{SCOPE_NAMES_MAX, Scope, ScopeError, ScopeText};
 pub use set::{POLICIES_MAX, PolicySet};
 pub use watch::Live;
@@ -185,6 +185,8 @@ pub struct Decision {
     pub obligations: Vec<Obligation>,
     /// What breaking the glass does for it.
     pub glass: Glass,
+    /// Whose approval it needs, where it needs any.
+    pub approval: Option<Approval>,
     /// The actions that are not permitted, in the order of the meaning.
     pub refused: Vec<Action>,
     /// What went wrong while deciding, and which delegation does not reach so far, for the operator. Anything here means that
@@ -211,6 +213,7 @@ impl Decision {
             determining: Vec::new(),
             obligations: Vec::new(),
             glass: Glass::NONE,
+            approval: None,
             refused: Vec::new(),
             errors: vec![why.to_owned()],
             beyond: true,
@@ -221,12 +224,6 @@ impl Decision {
     #[must_use]
     pub fn is_permit(&self) -> bool {
         self.verdict == Verdict::Permit
-    }
-
-    /// Whose approval it needs, where it needs any.
-    #[must_use]
-    pub fn approval(&self) -> Option<Approval> {
-        Approval::of(&self.obligations)
     }
 
     /// Whether the caller must say why.

@@ -54,14 +54,36 @@ const IN_TRANSACTION_DEFAULT: Duration = Duration::from_secs(60);
 /// Whose approval a command needs: what all permits that let it pass demand together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
-    /// The groups whose members may approve: all that any permit names.
-    pub groups: BTreeSet<Arc<str>>,
-    /// How many persons must: the most that any permit wants.
-    pub quorum: u8,
+    /// What each action of it demands, of each link of the chain. All of them must be met: who may approve one of its actions
+    /// does not speak for those who must approve another.
+    pub demands: BTreeSet<Demand>,
     /// How long request and approval stand: the shortest time.
     pub expires: Duration,
     /// What becomes of it inside an open transaction: the strictest.
     pub in_transaction: InTransaction,
+}
+
+/// So many persons of any of these groups.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Demand {
+    /// The groups whose members count: all that any permit of the action names.
+    pub groups: BTreeSet<Arc<str>>,
+    /// How many persons: the most that any of these permits wants.
+    pub quorum: u8,
+}
+
+impl Demand {
+    /// Whether somebody of these groups counts.
+    fn counts(&self, groups: &[Arc<str>]) -> bool {
+        groups.iter().any(|group| self.groups.contains(group))
+    }
+}
+
+impl fmt::Display for Demand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups = self.groups.iter().map(|group| &**group).collect::<Vec<_>>().join(" or ");
+        if self.quorum > 1 { write!(f, "{} of {groups}", self.quorum) } else { f.write_str(&groups) }
+    }
 }
 
 /// What breaking the glass does for a command: going on at once, against a reason, with everybody told.
@@ -99,31 +121,70 @@ impl Glass {
     }
 }
 
+/// Whose approval it takes: `dba`, `2 of dba or security`, `dba, and security`.
+impl fmt::Display for Approval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let demands: Vec<String> = self.demands.iter().map(ToString::to_string).collect();
+        f.write_str(&demands.join(", and "))
+    }
+}
+
 impl Approval {
-    /// Both demands at once.
+    /// What both demand.
     #[must_use]
     pub fn and(mut self, other: Approval) -> Approval {
-        self.groups.extend(other.groups);
+        self.demands.extend(other.demands);
+        // Of the same groups the most persons are wanted.
+        let all = self.demands.clone();
+        let is_less = |one: &Demand, other: &Demand| one.groups == other.groups && one.quorum < other.quorum;
+        self.demands.retain(|one| !all.iter().any(|other| is_less(one, other)));
         Approval {
-            groups: self.groups,
-            quorum: self.quorum.max(other.quorum),
+            demands: self.demands,
             expires: self.expires.min(other.expires),
             in_transaction: self.in_transaction.min(other.in_transaction),
         }
     }
 
-    /// What these obligations demand together; none where none of them wants an approval.
-    pub(super) fn of(obligations: &[Obligation]) -> Option<Approval> {
-        let each = obligations.iter().filter_map(|obligation| match obligation {
-            Obligation::RequiresApproval { group, quorum, expires, in_transaction } => Some(Approval {
-                groups: BTreeSet::from([Arc::clone(group)]),
-                quorum: *quorum,
-                expires: expires.unwrap_or(EXPIRES_DEFAULT),
-                in_transaction: in_transaction.unwrap_or(InTransaction::Wait(IN_TRANSACTION_DEFAULT)),
-            }),
-            _ => None,
-        });
-        each.reduce(Approval::and)
+    /// What the permits of one action demand, by all their obligations: any of their groups, and the strictest of the rest.
+    /// None where none of them wants an approval.
+    pub(super) fn of<'a>(obligations: impl IntoIterator<Item = &'a Obligation>) -> Option<Approval> {
+        let mut demand = Demand { groups: BTreeSet::new(), quorum: 1 };
+        let (mut soonest, mut strictest): (Option<Duration>, Option<InTransaction>) = (None, None);
+        for obligation in obligations {
+            let Obligation::RequiresApproval { group, quorum, expires, in_transaction } = obligation else {
+                continue;
+            };
+            demand.groups.insert(Arc::clone(group));
+            demand.quorum = demand.quorum.max(*quorum);
+            let expires = expires.unwrap_or(EXPIRES_DEFAULT);
+            let in_transaction = in_transaction.unwrap_or(InTransaction::Wait(IN_TRANSACTION_DEFAULT));
+            soonest = Some(soonest.map_or(expires, |soonest| soonest.min(expires)));
+            strictest = Some(strictest.map_or(in_transaction, |strictest| strictest.min(in_transaction)));
+        }
+        Some(Approval { demands: BTreeSet::from([demand]), expires: soonest?, in_transaction: strictest? })
+    }
+
+    /// Whether so many persons, each by their groups, are enough.
+    pub(crate) fn is_met_by<'a>(&self, persons: impl Iterator<Item = &'a [Arc<str>]> + Clone) -> bool {
+        let met = |demand: &Demand| {
+            persons.clone().filter(|groups| demand.counts(groups)).count() >= usize::from(demand.quorum)
+        };
+        self.demands.iter().all(met)
+    }
+
+    /// Whether the word of somebody of these groups counts for any of it.
+    pub(crate) fn concerns(&self, groups: &[Arc<str>]) -> bool {
+        self.demands.iter().any(|demand| demand.counts(groups))
+    }
+
+    /// All groups whose members may answer.
+    pub(crate) fn groups(&self) -> BTreeSet<&Arc<str>> {
+        self.demands.iter().flat_map(|demand| &demand.groups).collect()
+    }
+
+    /// How many persons it takes at least.
+    pub(crate) fn quorum(&self) -> u8 {
+        self.demands.iter().map(|demand| demand.quorum).max().unwrap_or(1)
     }
 }
 
@@ -593,8 +654,7 @@ mod tests {
             rows(5),
         ];
         let joined = Approval::of(&all).expect("an approval is wanted");
-        assert_eq!(joined.groups.iter().map(|group| &**group).collect::<Vec<_>>(), ["dba", "security"]);
-        assert_eq!((joined.quorum, joined.expires), (2, Duration::from_secs(60)));
+        assert_eq!((&*joined.to_string(), joined.expires), ("2 of dba or security", Duration::from_secs(60)));
         assert_eq!(joined.in_transaction, InTransaction::Refuse);
         assert_eq!(Approval::of(&all[..2]).map(|joined| joined.in_transaction), Some(wait(60)));
         assert_eq!(Approval::of(&[rows(5), Obligation::ReasonRequired]), None, "a limit asks nobody");
@@ -602,6 +662,28 @@ mod tests {
         let mut turned = all.to_vec();
         turned.reverse();
         assert_eq!(Approval::of(&turned), Some(joined));
+    }
+
+    #[test]
+    fn what_each_action_demands_must_be_met() {
+        let (dba, security) = ([approval("dba", 2, None)], [approval("security", 1, None)]);
+        let both = Approval::of(&dba).expect("wanted").and(Approval::of(&security).expect("wanted"));
+        assert_eq!(both.to_string(), "2 of dba, and security");
+        let person =
+            |groups: &[&str]| groups.iter().map(|group| Arc::from(*group)).collect::<Vec<Arc<str>>>();
+        let (one, other, guard) =
+            (person(&["dba", "all"]), person(&["dba", "security"]), person(&["security"]));
+        for (persons, enough) in [
+            (vec![], false),
+            (vec![&one, &guard], false),
+            (vec![&other, &guard], false),
+            (vec![&one, &other], true),
+            (vec![&one, &one, &guard], true),
+        ] {
+            let groups = persons.iter().map(|groups| groups.as_slice());
+            assert_eq!(both.is_met_by(groups), enough, "{persons:?}");
+        }
+        assert!(both.concerns(&guard) && !both.concerns(&person(&["all"])));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use miette::Diagnostic;
 
 use super::folder::{self, PolicyFile};
 use super::mistake::{Mistake, line_and_column};
-use super::obligation::{self, Glass, Obligation};
+use super::obligation::{self, Approval, Glass, Obligation};
 use super::question::{self, Asked, Asker, Unaskable, VOCABULARY};
 use super::{AdminAction, Decision, PolicyRef, Standing, Verdict, known};
 
@@ -286,7 +286,13 @@ impl PolicySet {
             }
         }
         let permitted = !permits.is_empty();
-        findings.glass = findings.glass.and(Glass::of(permits));
+        findings.glass = findings.glass.and(Glass::of(permits.iter().copied()));
+        if let Some(demand) = Approval::of(permits.into_iter().flatten()) {
+            findings.approval = Some(match findings.approval.take() {
+                Some(others) => others.and(demand),
+                None => demand,
+            });
+        }
         permitted && !forbidden && !erred
     }
 
@@ -369,6 +375,7 @@ struct Findings {
     forbids: Vec<PolicyRef>,
     obligations: Vec<Obligation>,
     glass: Glass,
+    approval: Option<Approval>,
     errors: Vec<String>,
     further_errors: usize,
     beyond: bool,
@@ -381,6 +388,7 @@ impl Default for Findings {
             forbids: Vec::new(),
             obligations: Vec::new(),
             glass: Glass::NONE,
+            approval: None,
             errors: Vec::new(),
             further_errors: 0,
             beyond: false,
@@ -403,13 +411,14 @@ impl Findings {
             Verdict::Permit => (self.permits, obligation::combine(self.obligations)),
             Verdict::Refuse => (self.forbids, Vec::new()),
         };
+        let approval = self.approval.filter(|_| verdict == Verdict::Permit);
         determining.sort();
         determining.dedup();
         if self.further_errors > 0 {
             self.errors.push(format!("and {} further errors", self.further_errors));
         }
         let (glass, beyond) = (self.glass, self.beyond);
-        Decision { verdict, determining, obligations, glass, refused, errors: self.errors, beyond }
+        Decision { verdict, determining, obligations, glass, approval, refused, errors: self.errors, beyond }
     }
 }
 

@@ -11,6 +11,7 @@ use super::book::parameter;
 use super::{Recorder, Shared, Slot, Unavailable};
 use crate::approval::{Answer, Consent, Digest, Id, Lapse, Request, Scope, objects, seconds};
 use crate::identity::Principal;
+use crate::policy::Demand;
 
 /// A request as it is recorded.
 pub(crate) struct Asked<'a> {
@@ -55,14 +56,14 @@ pub(super) fn requested(shared: &Shared, slot: Option<&Arc<Slot>>, asked: &Asked
         digest: request.digest.to_string().into(),
         id: request.id.to_string().into(),
         once: matches!(request.scope, Scope::Once(_)),
-        quorum: request.wanted.quorum.into(),
+        quorum: request.wanted.quorum().into(),
         request: request.number,
         until_s: seconds(request.until),
     };
     let circumstances = asked.circumstances;
     let payload = event::ApprovalRequestedPayload {
         commands: asked.commands.iter().map(command).collect(),
-        groups: request.wanted.groups.iter().map(|group| Cow::Borrowed(&**group)).collect(),
+        demands: request.wanted.demands.iter().map(demand).collect(),
         in_transaction: circumstances.in_transaction,
         objects: objects(circumstances).into_iter().map(Cow::Owned).collect(),
         policies: asked.policies.iter().map(|policy| policy.as_str().into()).collect(),
@@ -71,6 +72,13 @@ pub(super) fn requested(shared: &Shared, slot: Option<&Arc<Slot>>, asked: &Asked
         search_path: circumstances.search_path.as_str().into(),
     };
     shared.push(slot, &body, Some(&payload));
+}
+
+fn demand(demand: &Demand) -> event::AskedDemand<'_> {
+    event::AskedDemand {
+        groups: demand.groups.iter().map(|group| Cow::Borrowed(&**group)).collect(),
+        quorum: demand.quorum.into(),
+    }
 }
 
 fn command(command: &Command) -> event::AskedCommand<'_> {
@@ -88,7 +96,7 @@ pub(super) fn used(shared: &Shared, slot: &Arc<Slot>, used: &Used<'_>) {
         id: used.id.to_string().into(),
         request: used.number,
     };
-    let approvers = used.consents.iter().map(|consent| Cow::Borrowed(&*consent.by)).collect();
+    let approvers = used.consents.iter().map(|consent| Cow::Borrowed(&**consent.by.id())).collect();
     shared.queue(Some(slot), &body, Some(&event::ApprovalUsedPayload { approvers }));
 }
 

@@ -179,7 +179,12 @@ impl Stage {
             cancel: None,
         };
         let relay = tokio::spawn(async move {
-            let people = People { approvals: Arc::default(), presented: Presented::Nothing, locks: None };
+            let people = People {
+                approvals: Arc::default(),
+                presented: Presented::Nothing,
+                locks: None,
+                stays_out: Box::new(|_| false),
+            };
             let mut exchange = Exchange::new(terms, policy, book, people);
             let ours = Dammed { stream: ours, dam };
             let client = Framed::new(ours, Decoder::client(1 << 20), BytesMut::new());

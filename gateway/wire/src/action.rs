@@ -218,6 +218,8 @@ pub struct Facts {
     pub relations: u32,
     /// How many functions it calls that are not pure.
     pub calls: u32,
+    /// Whether it runs what a name stands for, which its own text does not tell: `EXECUTE`, `FETCH`.
+    pub by_name: bool,
     /// What statements share that differ in constants alone, as sixteen hexadecimal digits (`pg_query`'s fingerprint); empty where it has none.
     pub fingerprint: String,
 }

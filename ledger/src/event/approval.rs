@@ -17,7 +17,7 @@ pub struct ApprovalRequestedBody<'a> {
     pub id: Cow<'a, str>,
     /// Whether it holds once for its caller, in whichever session presents its id, and not in this session alone.
     pub once: bool,
-    /// How many persons must approve.
+    /// How many persons must approve at least.
     pub quorum: u64,
     /// The command's number within its session; the first one's where several were sent as one.
     pub request: u64,
@@ -31,9 +31,9 @@ pub struct ApprovalRequestedPayload<'a> {
     /// The commands, in the order of their execution.
     #[serde(borrow)]
     pub commands: Vec<AskedCommand<'a>>,
-    /// The groups whose members may approve.
+    /// Whose approval it takes: all of them.
     #[serde(borrow)]
-    pub groups: Vec<Cow<'a, str>>,
+    pub demands: Vec<AskedDemand<'a>>,
     /// Whether a transaction was open, and locks may be held.
     pub in_transaction: bool,
     /// The objects that the catalog knew: number and qualified name.
@@ -51,6 +51,22 @@ pub struct ApprovalRequestedPayload<'a> {
     /// The search path.
     #[serde(borrow)]
     pub search_path: Cow<'a, str>,
+}
+
+/// So many persons of any of these groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedDemand<'a> {
+    /// The groups whose members count.
+    #[serde(borrow)]
+    pub groups: Vec<Cow<'a, str>>,
+    /// How many persons.
+    pub quorum: u64,
+}
+
+impl std::fmt::Display for AskedDemand<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.quorum, self.groups.join(" or "))
+    }
 }
 
 /// A command for which approval is asked.

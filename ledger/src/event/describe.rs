@@ -66,7 +66,8 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
             let head = format!("{} for #{}", body.id, body.request);
             payload.map_or(head.clone(), |payload| {
                 let said = payload.reason.map_or(String::new(), |reason| format!("; {reason}"));
-                format!("{head} from {} of {}{said}", body.quorum, payload.groups.join(" or "))
+                let demands: Vec<String> = payload.demands.iter().map(ToString::to_string).collect();
+                format!("{head} from {}{said}", demands.join(", and "))
             })
         }
         Decoded::ApprovalAnswered(body, payload) => {

@@ -155,7 +155,8 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
             let quorum = figures::counted(body.quorum, "person", "persons");
             let mut words = sentence(format!("approval {} asked of {quorum} for #{}", body.id, body.request));
             if let Some(payload) = payload {
-                words.statement.extend(format!(" of {}", payload.groups.join(" or ")).into_bytes());
+                let demands: Vec<String> = payload.demands.iter().map(ToString::to_string).collect();
+                words.statement.extend(format!(": {}", demands.join(", and ")).into_bytes());
                 words.policies = owned(&payload.policies);
                 words.fact("reason", payload.reason.as_deref().unwrap_or_default());
                 let texts = payload.commands.iter().map(|command| bytes(&command.statement));

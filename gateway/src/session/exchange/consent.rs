@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::{Duration, SystemTime};
 
-use gatebook_wire::action::Action;
+use gatebook_wire::action::{Action, Verb};
 use gatebook_wire::protocol::{Circumstances, Command, Phase, Refusal, RefusalKind, RequestId};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Exchange;
 use crate::approval::{
-    Approvals, Bound, Consent as Person, Digest, Draft, Full, Id, Lapse, Request, Scope, Shown, ShownCommand,
-    Standpoint, objects, seconds,
+    Approvals, Bound, Consent as Person, Digest, Draft, Full, Id, Lapse, Request, Scope, Shown, Standpoint,
+    commands as shown_commands, objects, seconds, suffice,
 };
+use crate::identity::Principal;
 use crate::policy::{Approval, Glass, InTransaction, PolicySet};
 use crate::record::{Asked, Broken, Used};
 
@@ -42,11 +43,16 @@ pub(crate) enum Presented {
 /// Finds out, beside everything else, what the session's transaction holds, and shows it to whoever is asked.
 pub(crate) type Locks = Box<dyn Fn(Arc<Request>) + Send + Sync>;
 
+/// Tells of somebody whether they were revoked.
+pub(crate) type StaysOut = Box<dyn Fn(&Principal) -> bool + Send + Sync>;
+
 /// What an exchange needs to ask people.
 pub(crate) struct People {
     pub(crate) approvals: Arc<Approvals>,
     pub(crate) presented: Presented,
     pub(crate) locks: Option<Locks>,
+    /// Whether somebody was revoked.
+    pub(crate) stays_out: StaysOut,
 }
 
 /// The people of an exchange, and what it asks them now.
@@ -129,7 +135,7 @@ impl Exchange {
             }
             wants_reason |= decision.wants_reason();
             glass = Some(glass.map_or(decision.glass, |glass| glass.and(decision.glass)));
-            if let Some(more) = decision.approval() {
+            if let Some(more) = decision.approval.clone() {
                 policies.extend(decision.determining.iter().map(ToString::to_string));
                 approval = Some(match approval {
                     Some(approval) => approval.and(more),
@@ -161,7 +167,7 @@ impl Exchange {
             return refused(commands, RefusalKind::NotApproved, "say why you want it", hint);
         }
         let lifted = emergency.is_some() && glass.is_some_and(|glass| glass.lifts);
-        let groups = approval.as_ref().map_or_else(String::new, names);
+        let groups = approval.as_ref().map_or_else(String::new, ToString::to_string);
         let consent = match approval {
             Some(approval) if !lifted => {
                 policies.sort();
@@ -203,7 +209,7 @@ impl Exchange {
             state: "broken".into(),
             session: Some(self.book.number()),
             reason: Some(why.to_owned()),
-            groups: vec![needed.to_owned()],
+            approvers: vec![needed.to_owned()],
             asked_s: seconds(SystemTime::now()),
             digest: digest.to_string(),
             ..self.shown(commands, circumstances)
@@ -227,7 +233,7 @@ impl Exchange {
             resource: format!("{}/{}", standing.resource, standing.database),
             role: circumstances.role.clone(),
             search_path: circumstances.search_path.clone(),
-            commands: commands.iter().map(ShownCommand::new).collect(),
+            commands: shown_commands(commands),
             objects: objects(circumstances),
             in_transaction: circumstances.in_transaction,
             ..Shown::default()
@@ -243,7 +249,7 @@ impl Exchange {
     fn look_at_answers(&mut self, wanted: &Wanted<'_>) -> Option<Consent> {
         let request = self.asking.waiting.as_ref()?.request.clone();
         let commands = wanted.commands;
-        let by = names(&request.wanted);
+        let by = &request.wanted;
         if self.book.signal().is_withdrawn() {
             self.give_up(Lapse::Cancelled);
             let what = "the request for approval is withdrawn";
@@ -266,7 +272,7 @@ impl Exchange {
                 }
                 Some(Consent::Wait)
             }
-            Standpoint::Granted(granted) if granted.suffices(&wanted.approval) => {
+            Standpoint::Granted(granted) if suffice(&granted.consents, &wanted.approval) => {
                 match request.take(wanted.now) {
                     Some(granted) => {
                         self.settle_waiting(&request);
@@ -314,9 +320,19 @@ impl Exchange {
 
     /// Asks, or finds that it was asked and answered before.
     fn ask_people(&mut self, wanted: &Wanted<'_>) -> Consent {
-        let by = names(&wanted.approval);
+        let by = &wanted.approval;
         if self.was_granted(wanted) {
             return Consent::Given;
+        }
+        // Nobody could tell from its text what they approve, nor would its text bind it.
+        if wanted.commands.iter().any(|command| command.meaning.facts.by_name) {
+            let what = format!("it needs approval by {by}, and runs what a name stands for");
+            return refused(
+                wanted.commands,
+                RefusalKind::NotApproved,
+                &what,
+                "send the statement itself, in place of EXECUTE or FETCH",
+            );
         }
         match self.asking.people.presented {
             Presented::Approved(id) => return self.use_presented(id, wanted),
@@ -382,8 +398,8 @@ impl Exchange {
             session: held.then(|| self.book.number()),
             reason: circumstances.reason.clone(),
             policies: wanted.policies.clone(),
-            groups: wanted.approval.groups.iter().map(ToString::to_string).collect(),
-            quorum: wanted.approval.quorum,
+            approvers: wanted.approval.demands.iter().map(ToString::to_string).collect(),
+            quorum: wanted.approval.quorum(),
             asked_s: seconds(wanted.now),
             until_s: seconds(until),
             digest: digest.to_string(),
@@ -401,9 +417,10 @@ impl Exchange {
             shown,
             waiter: held.then(|| self.book.slot() as Arc<dyn crate::session::Signals>),
         };
-        let request = self.asking.people.approvals.enter(draft)?;
         let Wanted { commands, circumstances, policies, .. } = wanted;
-        self.book.approval_requested(&Asked { request: &request, commands, circumstances, policies });
+        let request = self.asking.people.approvals.enter(draft, |request| {
+            self.book.approval_requested(&Asked { request, commands, circumstances, policies });
+        })?;
         self.asking.people.approvals.happened("approval.requested", request.shown(wanted.now));
         Ok(request)
     }
@@ -420,7 +437,7 @@ impl Exchange {
             return no("is not for this command, of this caller, in this place");
         }
         match request.look(wanted.now) {
-            Standpoint::Granted(granted) if !granted.suffices(&wanted.approval) => {
+            Standpoint::Granted(granted) if !suffice(&granted.consents, &wanted.approval) => {
                 no("is not enough for what policy wants by now")
             }
             Standpoint::Granted(_) => match request.take(wanted.now) {
@@ -438,14 +455,12 @@ impl Exchange {
     /// Whether the like of it was approved for a while.
     fn was_granted(&mut self, wanted: &Wanted<'_>) -> bool {
         self.asking.grants.retain(|grant| wanted.now < grant.until);
+        let stays_out = &self.asking.people.stays_out;
         let fits = |grant: &&SessionGrant| {
-            let enough = grant
-                .consents
-                .iter()
-                .filter(|consent| consent.groups.iter().any(|group| wanted.approval.groups.contains(group)));
             let mut actions = wanted.commands.iter().flat_map(|command| &command.meaning.actions);
             grant.state == wanted.circumstances.state
-                && enough.count() >= usize::from(wanted.approval.quorum)
+                && suffice(&grant.consents, &wanted.approval)
+                && !grant.consents.iter().any(|consent| stays_out(&consent.by))
                 && actions.all(|action| grant.actions.contains(action))
         };
         let Some(grant) = self.asking.grants.iter().find(fits) else { return false };
@@ -468,6 +483,11 @@ impl Exchange {
         wanted: &Wanted<'_>,
     ) {
         let Some(until) = until else { return };
+        // The like of these is not known: one of them may do anything.
+        let is_vague = |action: &Action| matches!(action.verb, Verb::Opaque | Verb::Call | Verb::Administer);
+        if wanted.commands.iter().flat_map(|command| &command.meaning.actions).any(is_vague) {
+            return;
+        }
         if self.asking.grants.len() == GRANTS_MAX {
             self.asking.grants.remove(0);
         }
@@ -527,18 +547,12 @@ impl Exchange {
         let request = &waiting.request;
         let left = request.until.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
         let left = if left >= 120 { format!("{} min", left.div_ceil(60)) } else { format!("{left} s") };
-        let by = names(&request.wanted);
+        let by = &request.wanted;
         Some(format!(
             "waiting for approval by {by} (request {}, {left} left); Ctrl-C withdraws it",
             request.id
         ))
     }
-}
-
-/// Whose approval it takes: `dba`, `2 of dba or security`.
-fn names(approval: &Approval) -> String {
-    let groups = approval.groups.iter().map(|group| &**group).collect::<Vec<_>>().join(" or ");
-    if approval.quorum > 1 { format!("{} of {groups}", approval.quorum) } else { groups }
 }
 
 fn refused(commands: &[Command], kind: RefusalKind, what: &str, hint: &str) -> Consent {

@@ -518,6 +518,7 @@ impl<'a> Teller<'a> {
     /// Runs what a name stands for.
     fn run(&mut self, runs: Option<Statement>) {
         self.lasting = false;
+        self.facts.by_name = true;
         match runs {
             Some(statement) => {
                 let meaning = &statement.meaning;
