@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use gatebook_wire::postgres::conversation::CatalogSource;
@@ -42,6 +43,8 @@ pub(crate) struct Gateway {
     revoked: Arc<RwLock<StayOut>>,
     no_catalog: Arc<Watched>,
     logins: Mutex<Logins>,
+    /// How many were refused since the start.
+    logins_refused: AtomicU64,
 }
 
 /// A resource as it is served.
@@ -196,6 +199,7 @@ impl Gateway {
             served,
             revoked: Arc::new(RwLock::new(revoked)),
             no_catalog: Watched::new(Arc::default()),
+            logins_refused: AtomicU64::new(0),
             logins: Mutex::new(Logins { since: Instant::now(), counts: HashMap::new() }),
         }))
     }
@@ -525,6 +529,7 @@ impl Gateway {
         detail: &str,
     ) {
         tracing::warn!(%source, resource, cause, detail, "login refused");
+        self.logins_refused.fetch_add(1, Ordering::Relaxed);
         let mut logins = self.logins.lock();
         let key = (source.ip().to_string(), cause);
         let known = logins.counts.len();
@@ -548,6 +553,11 @@ impl Gateway {
                 place.insert(RefusedLogin { count: 0, ..refused });
             }
         }
+    }
+
+    /// How many logins and tokens were refused since the start.
+    pub(crate) fn refused_logins(&self) -> u64 {
+        self.logins_refused.load(Ordering::Relaxed)
     }
 
     /// Records what was summed up, once a minute.

@@ -20,6 +20,7 @@ pub mod init;
 pub mod issuer;
 mod link;
 mod listen;
+mod metrics;
 pub mod pki;
 pub mod policy;
 mod record;

@@ -22,6 +22,7 @@ use crate::delegation::Delegations;
 use crate::gateway::{Gateway, Listening};
 use crate::identity::{Identity, IssuerConfig, OwnKeys, PrincipalKind};
 use crate::listen::{Doorkeeper, listen};
+use crate::metrics;
 use crate::policy;
 use crate::record::{Recorder, StartError, Unavailable};
 
@@ -79,6 +80,8 @@ pub(crate) struct Running {
     listenings: Vec<Arc<Listening>>,
     /// Its own HTTPS server, and where that listens.
     admin: Option<(Arc<admin::Server>, SocketAddr)>,
+    /// Where numbers are to be had.
+    metrics: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -105,6 +108,9 @@ async fn serve_until_told(config: Config) -> Result<(), ServeError> {
     }
     if let Some((_, address)) = &running.admin {
         println!("admin: listening on {address}");
+    }
+    if let Some(address) = running.metrics {
+        println!("metrics: listening on {address}");
     }
     let mut turn = tokio::time::interval(TURN);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -147,6 +153,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let sockets =
         listenings.iter().map(|listening| bind(listening.listener.address)).collect::<Result<Vec<_>, _>>()?;
     let admin_socket = config.admin.as_ref().map(|admin| bind(admin.listen)).transpose()?;
+    let metrics_socket = config.metrics.map(bind).transpose()?;
     let control = control::bind(&config.control).await?;
 
     let delegations = delegations(&config)?;
@@ -160,6 +167,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
         );
     }
     recorder.attend_witnesses(&config.ledger)?;
+    recorder.stream(&config.ledger, &config.streams)?;
     let deadline = config.limits.durable_deadline;
     recorder.record_start(config.redacted_text(), config.resources.len(), deadline).await?;
     recorder.record_policies(&live.current(), deadline).await?;
@@ -193,6 +201,10 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
         }
         _ => None,
     };
+    let metrics = metrics_socket.as_ref().and_then(|socket| socket.local_addr().ok());
+    if let Some(socket) = metrics_socket {
+        tasks.spawn(metrics::listen(gateway.clone(), socket, stopped.clone()));
+    }
     tokio::spawn(control::serve(control, gateway.clone()));
     let identities = gateway.clone();
     tokio::spawn(async move {
@@ -201,7 +213,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
-    Ok(Running { gateway, addresses, listenings, admin, stop, tasks })
+    Ok(Running { gateway, addresses, listenings, admin, metrics, stop, tasks })
 }
 
 impl Running {

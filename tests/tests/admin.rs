@@ -9,7 +9,7 @@ use serde_json::json;
 /// Everybody uses the database; only operators do anything to the gateway.
 const POLICIES: &str = "\
     permit (principal, action, resource in Resource::\"orders-db\");\n\
-    permit (principal in Group::\"ops\", action in [Action::\"read_sessions\", Action::\"revoke\"], resource == Gateway::\"this\");\n\
+    permit (principal in Group::\"ops\", action in [Action::\"read_sessions\", Action::\"read_resources\", Action::\"read_delegations\", Action::\"revoke\"], resource == Gateway::\"this\");\n\
     permit (principal in Group::\"auditors\", action == Action::\"read_sessions\", resource == Gateway::\"this\");\n";
 
 fn world() -> World {
@@ -20,6 +20,9 @@ fn world() -> World {
 const GUARDED: &[(&str, &str, &str, u16)] = &[
     ("GET", "/v1/sessions", "", 200),
     ("GET", "/v1/sessions/4711", "", 404),
+    ("GET", "/v1/resources", "", 200),
+    ("GET", "/v1/delegations", "", 404),
+    ("DELETE", "/v1/delegations/none", "", 404),
     ("POST", "/v1/revocations", r#"{"session":4711,"reason":"none of ours"}"#, 200),
 ];
 
@@ -56,7 +59,7 @@ fn each_route_asks_who_is_there() {
             let reply = ask((method, &path, route.2, 0), Some(&nobody));
             assert!(matches!(reply.status, 403 | 404), "{method} {path}: {reply:?}");
         }
-        assert_eq!(ask(("DELETE", path, "", 0), Some(&ops)).status, 405, "{shown}");
+        assert_eq!(ask(("PATCH", path, "", 0), Some(&ops)).status, 405, "{shown}");
     }
     assert!(world.gateway.stop().success());
     let ledger = world.gateway.ledger();
@@ -65,8 +68,10 @@ fn each_route_asks_who_is_there() {
     let of = |decision: &str| {
         told.iter().filter(|event| event.name == "admin.action" && event.body["decision"] == decision).count()
     };
-    // An operator three times and an auditor twice; nobody and the auditor are refused, nobody also by `?x=1/..`.
-    assert_eq!((of("permit"), of("refuse")), (5, 7), "{told:?}");
+    // Each route once by the operator, and two by the auditor, who is refused the others; nobody is refused each twice, the second time
+    // by `?x=1/..`.
+    let routes = GUARDED.len();
+    assert_eq!((of("permit"), of("refuse")), (routes + 2, routes - 2 + 2 * routes), "{told:?}");
     let causes: Vec<&str> = told
         .iter()
         .filter(|event| event.name == "login.refused")
@@ -157,7 +162,7 @@ fn health_and_the_document_need_no_token_and_hold_nothing_secret() {
     let document = admin.get("/openapi.json", None).json();
     assert_eq!(document["openapi"], "3.1.0");
     for (method, path, _, _) in GUARDED {
-        let path = path.replace("4711", "{session}");
+        let path = path.replace("4711", "{session}").replace("none", "{delegation}");
         let operation = &document["paths"][&path][method.to_lowercase()];
         assert!(
             operation["x-cedar-action"].is_string() && operation["security"].is_array(),

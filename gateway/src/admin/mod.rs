@@ -11,6 +11,7 @@ mod answer;
 mod approvals;
 mod health;
 mod openapi;
+mod resources;
 mod routes;
 mod sessions;
 mod token;

@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::answer::{Answer, Problem};
-use super::{Visit, approvals, health, openapi, sessions, token};
+use super::{Visit, approvals, health, openapi, resources, sessions, token};
 use crate::identity::Principal;
 use crate::policy::AdminAction;
 
@@ -83,6 +83,14 @@ pub(super) const ROUTES: &[Route] = &[
         takes: Takes::Nothing,
         gives: sessions::one_schema,
         door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(sessions::one(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/resources",
+        says: "What is served, as which roles, and how many sessions live there.",
+        takes: Takes::Nothing,
+        gives: resources::list_schema,
+        door: Door::Permitted(AdminAction::ReadResources, |visit, by| Box::pin(resources::list(visit, by))),
     },
     Route {
         method: Method::POST,

@@ -1,11 +1,15 @@
-//! `[admin]`: where the gateway's own HTTPS server listens, and whose tokens it takes; `[delegation]`: what it hands down.
+//! `[admin]`: where the gateway's own HTTPS server listens, and whose tokens it takes; `[delegation]`: what it
+//! hands down; `[metrics]` and `[[stream]]`: what it tells others.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::read::{certificate, check_issuer_url, overlap};
+use super::read::{certificate, check_issuer_url, name, overlap, plain, read_syslog};
 use super::table::{At, Table};
-use super::{AdminConfig, CertificateFiles, DelegationConfig, IssuerConfig, LedgerConfig, Resource};
+use super::{
+    AdminConfig, CertificateFiles, DelegationConfig, IssuerConfig, LedgerConfig, Resource, StreamConfig,
+    StreamTo, Syslog,
+};
 
 /// Nothing where the table is not written; also where it has mistakes, which were told then.
 pub(super) fn admin(
@@ -61,6 +65,47 @@ pub(super) fn admin(
     })
 }
 
+/// Where numbers are to be had.
+pub(super) fn metrics(root: &Table<'_>, resources: &[Resource]) -> Option<SocketAddr> {
+    let table = root.table("metrics", "metrics: ");
+    address(&table, &table.text("listen")?, resources)
+}
+
+/// Who is sent every event.
+pub(super) fn streams(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Vec<StreamConfig> {
+    let mut streams: Vec<StreamConfig> = Vec::new();
+    for table in root.tables("stream", "stream") {
+        let (name, to) = (name(&table), table.text("to"));
+        let (Some(name), Some(to)) = (name, to) else { continue };
+        if streams.iter().any(|known| known.name == name) {
+            table.mistake(table.line_of("name"), "another stream has this name");
+        }
+        let read = match to.value.split_once(':') {
+            Some(("file", path)) if path.starts_with('/') => Some(StreamTo::File(path.into())),
+            Some(("tcp", address)) => match read_syslog(&format!("udp:{address}")) {
+                Some(Syslog::Udp(address)) => Some(StreamTo::Tcp(address)),
+                _ => None,
+            },
+            _ => read_syslog(&to.value).map(|syslog| match syslog {
+                Syslog::Unix(path) => StreamTo::Unix(path),
+                Syslog::Udp(address) => StreamTo::Udp(address),
+            }),
+        };
+        let Some(read) = read else {
+            let forms = "\"file:/PATH\", \"tcp:HOST:PORT\", \"udp:HOST:PORT\" or \"unix:/PATH\"";
+            table.mistake(to.line, format!("to takes {forms}"));
+            continue;
+        };
+        if let (StreamTo::File(path), Some(ledger)) = (&read, ledger)
+            && plain(path).starts_with(plain(&ledger.path))
+        {
+            table.mistake(to.line, "to must not lie inside ledger.path");
+        }
+        streams.push(StreamConfig { name, to: read });
+    }
+    streams
+}
+
 /// Nothing where the table is not written.
 pub(super) fn delegation(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Option<DelegationConfig> {
     let table = root.table("delegation", "delegation: ");
@@ -72,7 +117,8 @@ pub(super) fn delegation(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Opt
     if !root.holds("admin") {
         table.mistake(table.line(), "needs an [admin] server: tokens are handed down there");
     }
-    let inside = |keys: &At<PathBuf>| ledger.is_some_and(|ledger| keys.value.starts_with(&ledger.path));
+    let inside =
+        |keys: &At<PathBuf>| ledger.is_some_and(|ledger| plain(&keys.value).starts_with(plain(&ledger.path)));
     if let Some(keys) = keys.as_ref().filter(|keys| inside(keys)) {
         table.mistake(keys.line, "keys must not lie inside ledger.path, which is handed to auditors");
     }

@@ -622,6 +622,38 @@ pub(super) const KEYS: &[Key] = &[
         "Lets `url` be `http://`, and then only on loopback: for a receiver on this very machine.",
     ),
     key_of(
+        "metrics",
+        Takes::Table,
+        Means("no metrics are served"),
+        "Numbers for Prometheus, over a listener of their own, in clear. No principal, statement or address stands in them.",
+    ),
+    key_of(
+        "metrics.listen",
+        Takes::Text,
+        Refused,
+        "Where `GET /metrics` is answered: an address and a port, such as `127.0.0.1:9464`.",
+    ),
+    key_of(
+        "stream",
+        Takes::Tables,
+        Means("events stay in the ledger"),
+        "One receiver of every event, written as `[[stream]]`. It gets them live, with their payloads, at least once, from the \
+         ledger's beginning; one that is slow or dead holds nothing up. Doubles and gaps show by `seq`.",
+    ),
+    key_of(
+        "stream.name",
+        Takes::Text,
+        Refused,
+        "A short name, which its cursor beside the ledger has too (`ledger.streams/NAME`). Lower-case letters, digits, `-`, `_` and `.`.",
+    ),
+    key_of(
+        "stream.to",
+        Takes::Text,
+        Refused,
+        "`file:/PATH`, one JSON object a line; or syslog (RFC 5424) to `tcp:HOST:PORT` (framed by RFC 6587), `udp:HOST:PORT` or \
+         `unix:/PATH`, where an event of more than 60,000 bytes goes without its payload in a datagram.",
+    ),
+    key_of(
         "delegation",
         Takes::Table,
         Means("nobody hands rights down"),

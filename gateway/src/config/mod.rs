@@ -58,6 +58,10 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// Who is told of requests for approval, in the order of the file.
     pub webhooks: Vec<WebhookConfig>,
+    /// Where numbers are to be had; none for nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Who is sent every event. No two share a name.
+    pub streams: Vec<StreamConfig>,
     /// How rights are handed down; none where they are not.
     pub delegation: Option<DelegationConfig>,
     /// What one client, or all, may use up.
@@ -336,6 +340,28 @@ pub struct AdminConfig {
     pub audience: String,
     /// What clients are shown.
     pub certificate: CertificateFiles,
+}
+
+/// One receiver of every event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Its name, which is also its cursor's.
+    pub name: String,
+    /// Where it is.
+    pub to: StreamTo,
+}
+
+/// Where events go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamTo {
+    /// A file, one JSON object a line.
+    File(PathBuf),
+    /// A datagram socket of this machine, RFC 5424.
+    Unix(PathBuf),
+    /// Host and port, over UDP, RFC 5424.
+    Udp(String),
+    /// Host and port, over TCP, RFC 5424 framed as in RFC 6587.
+    Tcp(String),
 }
 
 /// How rights are handed down.

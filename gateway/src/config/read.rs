@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::ServerName;
 use toml::de::DeTable;
 
-use super::admin::{admin, delegation};
+use super::admin::{admin, delegation, metrics, streams};
 use super::keys::meant;
 use super::mask;
 use super::report::reason;
@@ -102,6 +102,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     let resources = resources(&root, certificate.as_ref());
     let admin = admin(&root, certificate.as_ref(), &issuers, &resources);
     let webhooks = webhooks(&root);
+    let (metrics, streams) = (metrics(&root, &resources), streams(&root, ledger.as_ref()));
     let delegation = delegation(&root, ledger.as_ref());
     let limits = limits(&root.table("limits", "limits: "));
     let log = log(&root.table("log", "log: "));
@@ -114,6 +115,8 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
         resources,
         admin,
         webhooks,
+        metrics,
+        streams,
         delegation,
         limits: limits?,
         log: log?,
@@ -243,7 +246,7 @@ fn ledger(table: &Table<'_>) -> Option<LedgerConfig> {
     })
 }
 
-fn read_syslog(text: &str) -> Option<Syslog> {
+pub(super) fn read_syslog(text: &str) -> Option<Syslog> {
     if let Some(path) = text.strip_prefix("unix:") {
         return path.starts_with('/').then(|| Syslog::Unix(path.into()));
     }
@@ -316,7 +319,7 @@ fn check_places(table: &Table<'_>, path: &At<PathBuf>, keys: &At<PathBuf>, copie
 }
 
 /// A path without `.` and `..`, and with links resolved as far as it exists.
-fn plain(path: &Path) -> PathBuf {
+pub(super) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -353,7 +356,7 @@ fn issuers(identity: &Table<'_>) -> Vec<IssuerConfig> {
 }
 
 /// The `name` of a resource or an issuer: policies, the ledger and operators spell it, so its alphabet is plain.
-fn name(table: &Table<'_>) -> Option<String> {
+pub(super) fn name(table: &Table<'_>) -> Option<String> {
     let name = table.text("name")?;
     let odd = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c));
     let first = name.value.starts_with(['-', '_', '.']);

@@ -166,6 +166,13 @@ format = "slack"
 ca = "ca.pem"
 danger_http = true
 
+[metrics]
+listen = "127.0.0.1:9464"
+
+[[stream]]
+name = "siem"
+to = "tcp:siem.example:6514"
+
 [delegation]
 keys = "own"
 key_age = "2d"
@@ -279,6 +286,11 @@ fn every_key_reaches_the_configuration() {
     let [webhook] = &config.webhooks[..] else { panic!("{:?}", config.webhooks) };
     let ca = std::fs::read(folder.path("ca.pem")).expect("the authority");
     assert_eq!((webhook.slack, webhook.danger_http, webhook.ca.as_ref()), (true, true, Some(&ca)));
+    assert_eq!(config.metrics, "127.0.0.1:9464".parse().ok());
+    assert_eq!(
+        config.streams,
+        [StreamConfig { name: "siem".into(), to: StreamTo::Tcp("siem.example:6514".into()) }]
+    );
     let (key_age, ttl_max) = (Duration::from_secs(2 * 86_400), Duration::from_secs(1200));
     let keys = folder.path("own");
     assert_eq!(config.delegation, Some(DelegationConfig { keys, key_age, depth_max: 3, ttl_max }));

@@ -174,6 +174,11 @@ impl Delegations {
         self.live.read().values().cloned().collect()
     }
 
+    /// How many live.
+    pub(crate) fn len(&self) -> usize {
+        self.live.read().len()
+    }
+
     /// Enters one among the living; false where the one before it is over by now.
     fn enter(&self, delegation: &Arc<Delegation>) -> bool {
         let mut live = self.live.write();

@@ -1,5 +1,6 @@
 //! Policies judged from outside: texts go in, decisions come out.
 
+mod chains;
 mod folder;
 mod reads;
 mod slices;

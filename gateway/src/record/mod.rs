@@ -12,6 +12,7 @@ mod book;
 mod handed;
 mod revocations;
 mod shown;
+mod stream;
 mod thread;
 mod upkeep;
 mod watch;
@@ -38,7 +39,7 @@ use tokio::sync::watch::Sender;
 use tokio::time::timeout;
 
 pub(crate) use self::witness::is_witness_key;
-use crate::config::LedgerConfig;
+use crate::config::{LedgerConfig, StreamConfig};
 use crate::delegation::Delegation;
 use crate::identity::{Principal, PrincipalKind};
 use crate::policy::{AdminAction, Decision, PolicySet, Standing};
@@ -123,6 +124,8 @@ struct Shared {
     /// The newest checkpoint that was published.
     newest: Sender<Option<Arc<str>>>,
     entries: AtomicU64,
+    /// The number behind the last entry that is durable.
+    durable: AtomicU64,
     commands: AtomicU64,
     /// How many sessions have a command under way.
     busy: AtomicUsize,
@@ -266,6 +269,14 @@ impl Shared {
     }
 }
 
+/// What the recorder has come to since the start.
+pub(crate) struct Numbers {
+    pub(crate) busy: usize,
+    pub(crate) commands: u64,
+    pub(crate) queued_bytes: usize,
+    pub(crate) records: u64,
+}
+
 /// A session's opening as it is recorded.
 pub(crate) struct Opened<'a> {
     pub(crate) principal: &'a Principal,
@@ -347,6 +358,7 @@ impl Recorder {
             slots: Mutex::default(),
             newest: Sender::new(None),
             entries: AtomicU64::new(0),
+            durable: AtomicU64::new(writer.durable()),
             commands: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
             published: Arc::default(),
@@ -385,6 +397,26 @@ impl Recorder {
         self.shared.failed.load(Ordering::Acquire)
             || self.shared.refuses_sessions.load(Ordering::Acquire)
             || self.shared.alarm_refuses && self.shared.alarm.lock().is_some()
+    }
+
+    /// What it has come to since the start.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let shared = &self.shared;
+        Numbers {
+            busy: shared.busy.load(Ordering::Relaxed),
+            commands: shared.commands.load(Ordering::Relaxed),
+            queued_bytes: shared.queued_bytes.load(Ordering::Relaxed),
+            records: shared.entries.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Has every event sent to these receivers, from now on; nothing ever waits for them.
+    ///
+    /// # Errors
+    /// [`StartError::System`].
+    pub(crate) fn stream(&self, config: &LedgerConfig, streams: &[StreamConfig]) -> Result<(), StartError> {
+        stream::start(config, streams, &self.shared)
+            .map_err(|error| StartError::System { path: config.path.clone(), error })
     }
 
     /// Why sessions cannot be opened, in words for anybody.

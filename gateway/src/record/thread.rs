@@ -433,6 +433,7 @@ impl Thread {
         writer.sync()?;
         self.shared.syncing_since.store(0, Ordering::Release);
         self.tell(Signal::made_durable);
+        self.shared.durable.store(writer.durable(), Ordering::Release);
         self.shared.entries.fetch_add(self.items.len() as u64, Ordering::Relaxed);
         self.drop_taken();
         Ok(())

@@ -349,8 +349,17 @@ fn session_opened(body: &SessionOpenedBody<'_>, payload: &SessionOpenedPayload<'
     words.fact("principal", &principal_name(&payload.principal));
     words.fact("subject", &payload.principal.subject);
     words.fact("groups", &list(&payload.principal.groups));
-    let actors: Vec<String> = payload.actors.iter().map(principal_name).collect();
-    words.fact("through", &actors.join(" → "));
+    if payload.actors.iter().any(|actor| actor.delegation.is_some()) {
+        // One below the other, as each handed down to the next.
+        for (depth, actor) in payload.actors.iter().enumerate() {
+            let by =
+                actor.delegation.as_deref().map_or_else(String::new, |id| format!(", by delegation {id}"));
+            words.fact("through", &format!("{}└ {}{by}", "  ".repeat(depth), principal_name(actor)));
+        }
+    } else {
+        let actors: Vec<String> = payload.actors.iter().map(principal_name).collect();
+        words.fact("through", &actors.join(" → "));
+    }
     words.fact("resource", &payload.resource);
     words.fact("database", &payload.database);
     words.fact("role", &payload.role);

@@ -3,15 +3,15 @@
 use super::*;
 
 /// A small generator, so that a failure is found again by its number.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).expect("31 bits") % sides
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(super) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.roll(choices.len())]
     }
 }
@@ -47,7 +47,7 @@ const CONDITIONS: [&str; 14] = [
     "when { context.statement.effect == Effect::\"reads\" }",
 ];
 
-fn random_policy(dice: &mut Dice) -> String {
+pub(super) fn random_policy(dice: &mut Dice) -> String {
     let principal = dice.pick(&[
         "principal",
         "principal",
