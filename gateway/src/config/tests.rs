@@ -443,6 +443,8 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("audience = \"gatebook-admin\"", "zzz = 1\naudience = \"gatebook-admin\""),
         ("key = \"server.key\" }\n\n[[webhook]]", "key = \"server.key\", zzz = 1 }\n\n[[webhook]]"),
         ("ttl_max = ", "zzz = 1\nttl_max = "),
+        ("listen = \"127.0.0.1:9464\"", "zzz = 1\nlisten = \"127.0.0.1:9464\""),
+        ("name = \"siem\"", "zzz = 1\nname = \"siem\""),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();
