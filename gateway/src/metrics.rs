@@ -134,6 +134,13 @@ fn written(gateway: &Gateway) -> String {
     );
     let alarm = truth(gateway.recorder.alarm().is_some());
     metric("gatebook_ledger_alarm", "gauge", "Whether the ledger was found not to verify.", &one(alarm));
+    let streams: Vec<_> = numbers
+        .streams
+        .iter()
+        .map(|(name, waiting)| (labels(&[("stream", name)]), *waiting as f64))
+        .collect();
+    let help = "Events that a receiver was not sent yet.";
+    metric("gatebook_stream_waiting_events", "gauge", help, &streams);
     let delegations = gateway.delegations.as_ref().map_or(0, |delegations| delegations.len()) as f64;
     metric("gatebook_delegations", "gauge", "Delegations that live.", &one(delegations));
     let issuers = gateway.identity.state();

@@ -1,5 +1,6 @@
 //! What the gateway tells those who watch it: numbers, and every event.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -19,6 +20,12 @@ fn asked(address: &str, path: &str) -> String {
     answer
 }
 
+fn metrics_of(world: &World) -> String {
+    world.gateway.process_ref().line_from(0, "metrics: listening on", START_MAX, |line| {
+        line.strip_prefix("metrics: listening on ").map(str::to_owned)
+    })
+}
+
 fn sample(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
@@ -27,9 +34,7 @@ fn sample(text: &str, name: &str) -> f64 {
 #[test]
 fn numbers_tell_what_happens_and_nothing_else() {
     let world = World::with(|setup| setup.policies(PERMIT_ALL).top("[metrics]\nlisten = \"127.0.0.1:0\""));
-    let address = world.gateway.process_ref().line_from(0, "metrics: listening on", START_MAX, |line| {
-        line.strip_prefix("metrics: listening on ").map(str::to_owned)
-    });
+    let address = metrics_of(&world);
     let mut client = world.client();
     assert_eq!(client.simple("SELECT 1"), ROW);
     let mut refused = gatebook_tests::wire::Client::tls(world.gateway.address(), world.gateway.tls());
@@ -65,6 +70,89 @@ fn message(stream: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8(text).unwrap())
 }
 
+/// Adds the numbers of what is received to `seen`, until a message has `wanted` in it; false where the stream ends first.
+fn receives(stream: &mut impl BufRead, wanted: &str, seen: &mut BTreeSet<u64>) -> bool {
+    while let Some(message) = message(stream) {
+        assert!(message.starts_with("<109>1 20") && !message.contains('\n'), "{message}");
+        let (_, json) = message.split_once(" event - ").expect("RFC 5424");
+        let event: Value = serde_json::from_str(json).expect("JSON");
+        seen.insert(event["seq"].as_u64().expect("a number"));
+        if message.contains(wanted) {
+            return true;
+        }
+    }
+    false
+}
+
+fn receive_until(stream: &mut impl BufRead, wanted: &str, seen: &mut BTreeSet<u64>) {
+    assert!(receives(stream, wanted, seen), "the stream ends before {wanted}");
+}
+
+fn whole(seen: &BTreeSet<u64>) -> bool {
+    seen.iter().copied().eq(0..=*seen.last().expect("something was received"))
+}
+
+fn accepted(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("the gateway comes to it");
+    stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
+    stream
+}
+
+/// A write to a receiver that just went succeeds, so what it was sent and did not read was lost, and nothing told: no number was
+/// missing but at the very end. Now what it may not have taken is sent again.
+#[test]
+fn what_a_receiver_did_not_take_is_sent_again_to_the_next() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let stream = format!("[[stream]]\nname = \"siem\"\nto = \"tcp:{}\"", listener.local_addr().unwrap());
+    let world = World::with(|setup| setup.policies(PERMIT_ALL).top(&stream));
+    let mut client = world.client();
+    assert_eq!(client.simple("SELECT 1 -- first"), ROW);
+    let mut taken = BufReader::new(accepted(&listener));
+    let mut seen = BTreeSet::new();
+    receive_until(&mut taken, "-- first", &mut seen);
+    let first = taken.into_inner();
+    // It arrives, and nobody reads it; and what was read and may not have been kept comes again, too.
+    assert_eq!(client.simple("SELECT 1 -- second"), ROW);
+    let mut peeked = vec![0; 1 << 20];
+    until("the second command in the buffer", ANSWER_MAX, || {
+        let count = first.peek(&mut peeked).expect("it lives");
+        peeked[..count].windows(9).any(|window| window == b"-- second").then_some(())
+    });
+    drop(first);
+    let mut again = BufReader::new(accepted(&listener));
+    let mut seen = BTreeSet::new();
+    receive_until(&mut again, "-- second", &mut seen);
+    assert!(whole(&seen), "{seen:?}");
+    // Nothing new need happen for that; and it goes on over the new connection.
+    assert_eq!(client.simple("SELECT 1 /* third\n<34>1 - \u{1b}[2J */"), ROW);
+    receive_until(&mut again, "/* third\\n<34>1 - \\u001b[2J", &mut seen);
+    assert!(whole(&seen), "{seen:?}");
+}
+
+#[test]
+fn a_receiver_that_reads_nothing_holds_nobody_up_and_gets_everything_later() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let stream = format!(
+        "[metrics]\nlisten = \"127.0.0.1:0\"\n[[stream]]\nname = \"siem\"\nto = \"tcp:{}\"\nresend = \"64KiB\"",
+        listener.local_addr().unwrap()
+    );
+    let world = World::with(|setup| setup.policies(PERMIT_ALL).top(&stream));
+    let metrics = metrics_of(&world);
+    let mut client = world.client();
+    assert_eq!(client.simple("SELECT 1"), ROW);
+    let slow = accepted(&listener);
+    // More than the buffers of both sides hold.
+    for _ in 0..24 {
+        let answer = client.simple(&format!("SELECT length('{}')", "x".repeat(1 << 20)));
+        assert_eq!(answer[1], "D 1048576");
+    }
+    assert!(sample(&asked(&metrics, "/metrics"), "gatebook_stream_waiting_events{stream=\"siem\"}") > 0.0);
+    assert_eq!(client.simple("SELECT 1 -- last"), ROW);
+    let mut seen = BTreeSet::new();
+    receive_until(&mut BufReader::new(slow), "-- last", &mut seen);
+    assert!(whole(&seen), "{seen:?}");
+}
+
 #[test]
 fn every_event_reaches_a_file_and_a_receiver_that_comes_late() {
     let folder = machine::temporary();
@@ -81,40 +169,22 @@ fn every_event_reaches_a_file_and_a_receiver_that_comes_late() {
     let read = || std::fs::read_to_string(&file).unwrap_or_default();
     until("the command in the file", ANSWER_MAX, || read().contains("-- first").then_some(()));
     let listener = TcpListener::bind(&address).expect("the port is free");
-    let (stream, _) = listener.accept().expect("the gateway comes back to it");
-    stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
-    let mut stream = BufReader::new(stream);
-    let mut received = Vec::new();
-    let mut receive_until = |stream: &mut BufReader<TcpStream>, wanted: &str| {
-        loop {
-            let message = message(stream).unwrap_or_else(|| panic!("no {wanted}"));
-            assert!(message.starts_with("<109>1 20"), "{message}");
-            let (_, json) = message.split_once(" event - ").expect("RFC 5424");
-            received.push(serde_json::from_str::<Value>(json).unwrap()["seq"].as_u64().unwrap());
-            if message.contains(wanted) {
-                break received.clone();
-            }
-        }
-    };
-    let first = receive_until(&mut stream, "-- first");
-    assert_eq!(first[0], 0, "from the ledger's beginning");
+    let mut stream = BufReader::new(accepted(&listener));
+    let mut seen = BTreeSet::new();
+    receive_until(&mut stream, "-- first", &mut seen);
+    assert_eq!(seen.first(), Some(&0), "from the ledger's beginning");
     drop(client);
     drop(stream);
     assert!(world.gateway.stop().success());
     world.gateway.restart();
     let mut client = world.client();
     assert_eq!(client.simple("SELECT 1 -- second"), ROW);
-    let (stream, _) = listener.accept().expect("after a restart too");
-    stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
-    let mut all = receive_until(&mut BufReader::new(stream), "-- second");
-    all.sort_unstable();
-    all.dedup();
-    assert!(all.iter().copied().eq(0..=*all.last().unwrap()), "every number, at least once: {all:?}");
+    // The former process may have come back first, and is gone.
+    while !receives(&mut BufReader::new(accepted(&listener)), "-- second", &mut seen) {}
+    assert!(whole(&seen), "every number, at least once: {seen:?}");
     until("the command in the file", ANSWER_MAX, || read().contains("-- second").then_some(()));
-    let mut written = numbers(&read());
-    written.sort_unstable();
-    written.dedup();
-    assert!(written.iter().copied().eq(0..=*written.last().unwrap()), "{written:?}");
+    let written: BTreeSet<u64> = numbers(&read()).into_iter().collect();
+    assert!(whole(&written), "{written:?}");
     drop(client);
     assert!(world.gateway.stop().success());
     let told = world.gateway.ledger().told();

@@ -75,8 +75,8 @@ pub(super) fn metrics(root: &Table<'_>, resources: &[Resource]) -> Option<Socket
 pub(super) fn streams(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Vec<StreamConfig> {
     let mut streams: Vec<StreamConfig> = Vec::new();
     for table in root.tables("stream", "stream") {
-        let (name, to) = (name(&table), table.text("to"));
-        let (Some(name), Some(to)) = (name, to) else { continue };
+        let (name, to, resend) = (name(&table), table.text("to"), table.size("resend"));
+        let (Some(name), Some(to), Some(resend)) = (name, to, resend) else { continue };
         if streams.iter().any(|known| known.name == name) {
             table.mistake(table.line_of("name"), "another stream has this name");
         }
@@ -101,7 +101,10 @@ pub(super) fn streams(root: &Table<'_>, ledger: Option<&LedgerConfig>) -> Vec<St
         {
             table.mistake(to.line, "to must not lie inside ledger.path");
         }
-        streams.push(StreamConfig { name, to: read });
+        if table.holds("resend") && !matches!(read, StreamTo::Tcp(_)) {
+            table.mistake(resend.line, "resend does nothing but over tcp");
+        }
+        streams.push(StreamConfig { name, to: read, resend: resend.value });
     }
     streams
 }

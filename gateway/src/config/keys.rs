@@ -654,6 +654,13 @@ pub(super) const KEYS: &[Key] = &[
          `unix:/PATH`, where an event of more than 60,000 bytes goes without its payload in a datagram.",
     ),
     key_of(
+        "stream.resend",
+        Takes::Size("64KiB", "1GiB"),
+        Is("16MiB"),
+        "Over TCP: how much of what was sent last is sent again whenever a connection ends, since nobody acknowledges syslog. It must be \
+         more than the buffers of both systems hold; the default is for those of Linux.",
+    ),
+    key_of(
         "delegation",
         Takes::Table,
         Means("nobody hands rights down"),

@@ -349,6 +349,8 @@ pub struct StreamConfig {
     pub name: String,
     /// Where it is.
     pub to: StreamTo,
+    /// How many bytes over TCP must follow what counts as received; as many are sent again to the next connection.
+    pub resend: u64,
 }
 
 /// Where events go.

@@ -172,6 +172,7 @@ listen = "127.0.0.1:9464"
 [[stream]]
 name = "siem"
 to = "tcp:siem.example:6514"
+resend = "1MiB"
 
 [delegation]
 keys = "own"
@@ -289,7 +290,11 @@ fn every_key_reaches_the_configuration() {
     assert_eq!(config.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(
         config.streams,
-        [StreamConfig { name: "siem".into(), to: StreamTo::Tcp("siem.example:6514".into()) }]
+        [StreamConfig {
+            name: "siem".into(),
+            to: StreamTo::Tcp("siem.example:6514".into()),
+            resend: 1 << 20
+        }]
     );
     let (key_age, ttl_max) = (Duration::from_secs(2 * 86_400), Duration::from_secs(1200));
     let keys = folder.path("own");

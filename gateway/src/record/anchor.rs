@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::config::{LedgerConfig, Syslog};
 
@@ -130,7 +129,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 /// One line of RFC 5424: the note as base64, so that `base64 -d` gives the file that `verify --checkpoint` takes.
 fn message(note: &str, now: OffsetDateTime) -> String {
-    let time = now.format(&Rfc3339).unwrap_or_else(|_| "-".to_owned());
+    let time = super::stream::syslog_time(now);
     let pid = std::process::id();
     let mut lines = note.lines();
     let (origin, size) = (lines.next().unwrap_or("-"), lines.next().unwrap_or("-"));
@@ -213,7 +212,7 @@ mod tests {
         let got = std::str::from_utf8(&buffer[..length]).unwrap().to_owned();
         let length = udp.recv(&mut buffer).unwrap();
         assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), got);
-        assert!(got.starts_with("<109>1 1970-01-01T00:00:00Z - gatebook "), "{got}");
+        assert!(got.starts_with("<109>1 1970-01-01T00:00:00.000000Z - gatebook "), "{got}");
         assert!(!got.contains('\n'));
         let encoded = got.rsplit_once("note=").unwrap().1;
         assert_eq!(STANDARD.decode(encoded).unwrap(), NOTE.as_bytes());

@@ -135,6 +135,8 @@ struct Shared {
     alarm: Mutex<Option<String>>,
     /// Whether new sessions are refused then.
     alarm_refuses: bool,
+    /// How far each receiver of events is.
+    streams: Mutex<Vec<Arc<stream::Progress>>>,
 }
 
 #[derive(Default)]
@@ -275,6 +277,8 @@ pub(crate) struct Numbers {
     pub(crate) commands: u64,
     pub(crate) queued_bytes: usize,
     pub(crate) records: u64,
+    /// How many events each receiver was not sent yet.
+    pub(crate) streams: Vec<(String, u64)>,
 }
 
 /// A session's opening as it is recorded.
@@ -364,6 +368,7 @@ impl Recorder {
             published: Arc::default(),
             alarm: Mutex::default(),
             alarm_refuses: config.refuse_when_tampered,
+            streams: Mutex::default(),
         });
         opener.keep_reserve();
         let system = |error| StartError::System { path: config.path.clone(), error };
@@ -402,11 +407,17 @@ impl Recorder {
     /// What it has come to since the start.
     pub(crate) fn numbers(&self) -> Numbers {
         let shared = &self.shared;
+        let durable = shared.durable.load(Ordering::Acquire);
+        let waiting = |stream: &Arc<stream::Progress>| {
+            let next = stream.next.load(Ordering::Relaxed);
+            (stream.name.clone(), durable.saturating_sub(next))
+        };
         Numbers {
             busy: shared.busy.load(Ordering::Relaxed),
             commands: shared.commands.load(Ordering::Relaxed),
             queued_bytes: shared.queued_bytes.load(Ordering::Relaxed),
             records: shared.entries.load(Ordering::Relaxed),
+            streams: shared.streams.lock().iter().map(waiting).collect(),
         }
     }
 
