@@ -66,6 +66,9 @@ enum Verb {
         /// One session, by its number; its principal may come again
         #[arg(long, value_name = "NUMBER", group = "whom")]
         session: Option<u64>,
+        /// What was handed down, by the delegation's id, with all that came of it
+        #[arg(long, value_name = "ID", group = "whom")]
+        delegation: Option<String>,
         /// Why: it goes into the ledger
         #[arg(long, default_value = "")]
         reason: String,
@@ -161,15 +164,16 @@ async fn dispatch(verb: Verb) -> ExitCode {
             }
         }
         Verb::Token(args) => token::run(args).await,
-        Verb::Revoke { config, principal, group, token, resource, session, reason, json } => {
+        Verb::Revoke { config, principal, group, token, resource, session, delegation, reason, json } => {
             let target = principal
                 .map(Target::Principal)
                 .or(group.map(Target::Group))
                 .or(token.map(Target::Token))
                 .or(resource.map(Target::Resource))
-                .or(session.map(Target::Session));
+                .or(session.map(Target::Session))
+                .or(delegation.map(Target::Delegation));
             let Some(target) = target else {
-                return fail("name --principal, --group, --token, --resource or --session");
+                return fail("name --principal, --group, --token, --resource, --session or --delegation");
             };
             let whom = target.to_string();
             match ask(&config, &Ask::Revoke { target, reason }).await {

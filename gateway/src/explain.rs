@@ -2,7 +2,8 @@
 //!
 //! It goes the same way as a session: the login is decided, masks follow from it, the statement is analysed by the upstream's own catalog,
 //! and each of its actions is put to the policies on disk. Nothing is sent to the upstream but the questions about its catalog, and nothing is
-//! recorded. What a newcomer gets wrong: it reads the files as they are now, not what a running gateway has loaded.
+//! recorded. What a newcomer gets wrong: the commands read the files as they are now, not what a running gateway has loaded; that one is
+//! asked over its HTTPS server ([`Gateway::explain`]), which goes the same way with the policies and the catalogs that it has.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{ConfigArg, check, fail};
 use crate::config::{Config, Resource};
-use crate::gateway::{Served, masking};
+use crate::gateway::{Gateway, Served, masking};
 use crate::policy::{self, Decision, PolicySet, Standing, Subject, SubjectKind};
 use crate::upstream::Upstream;
 
@@ -180,7 +181,7 @@ impl Ruling {
 /// A question that has no answer: the field, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {wrong}")]
-struct Unanswerable {
+pub(crate) struct Unanswerable {
     field: &'static str,
     wrong: String,
 }
@@ -209,19 +210,8 @@ impl Oracle {
     }
 
     async fn ask(&mut self, question: &Question) -> Result<Explained, Unanswerable> {
-        let resource = self.config.resources.iter().find(|known| known.name == question.resource);
-        let resource = resource
-            .ok_or_else(|| unanswerable("resource", "the configuration has none of this name"))?
-            .clone();
-        let database = match (&question.database, resource.databases.as_slice()) {
-            (Some(database), known) if known.contains(database) => database.clone(),
-            (None, [only]) => only.clone(),
-            (Some(_), _) => return Err(unanswerable("database", "the resource does not serve it")),
-            (None, _) => return Err(unanswerable("database", "the resource has several; name one")),
-        };
-        if resource.role(&question.role).is_none() {
-            return Err(unanswerable("role", "the resource has none of this name"));
-        }
+        let resource = resource(&self.config, question)?.clone();
+        let database = database(&resource, question)?;
         let catalog = self.catalog(&resource, &database).await?;
         explain(&self.set, &resource, &catalog, &standing(question, &database)?, &question.statement)
     }
@@ -254,6 +244,43 @@ impl Oracle {
                 Ok(place.insert(watched.snapshot()).clone())
             }
         }
+    }
+}
+
+impl Gateway {
+    /// What the policies in force say of a question, by the catalogs as they are known.
+    ///
+    /// # Errors
+    /// [`Unanswerable`].
+    pub(crate) fn explain(&self, question: &Question) -> Result<Explained, Unanswerable> {
+        let resource = resource(&self.config, question)?;
+        let database = database(resource, question)?;
+        let catalog = self.catalog(&resource.name, &database).filter(|catalog| catalog.is_known());
+        let catalog = catalog.ok_or_else(|| {
+            unanswerable("resource", "its catalog was not read yet, and without it nothing can be decided")
+        })?;
+        let standing = standing(question, &database)?;
+        explain(&self.policy.current(), resource, &catalog.snapshot(), &standing, &question.statement)
+    }
+}
+
+/// The resource that is meant, where it has the role.
+fn resource<'c>(config: &'c Config, question: &Question) -> Result<&'c Resource, Unanswerable> {
+    let resource = config.resources.iter().find(|known| known.name == question.resource);
+    let resource =
+        resource.ok_or_else(|| unanswerable("resource", "the configuration has none of this name"))?;
+    if resource.role(&question.role).is_none() {
+        return Err(unanswerable("role", "the resource has none of this name"));
+    }
+    Ok(resource)
+}
+
+fn database(resource: &Resource, question: &Question) -> Result<String, Unanswerable> {
+    match (&question.database, resource.databases.as_slice()) {
+        (Some(database), known) if known.contains(database) => Ok(database.clone()),
+        (None, [only]) => Ok(only.clone()),
+        (Some(_), _) => Err(unanswerable("database", "the resource does not serve it")),
+        (None, _) => Err(unanswerable("database", "the resource has several; name one")),
     }
 }
 

@@ -235,6 +235,11 @@ impl Gateway {
         self.served.values()
     }
 
+    /// The catalog of a resource's database.
+    pub(crate) fn catalog(&self, resource: &str, database: &str) -> Option<Arc<Watched>> {
+        self.served.get(resource)?.catalog(database)
+    }
+
     /// The first issuer's address, for clients that ask where tokens are to be had.
     pub(crate) fn issuer_url(&self) -> &str {
         self.config.issuers.first().map_or("", |issuer| &issuer.url)
@@ -363,7 +368,7 @@ impl Gateway {
         let live = Live {
             number: book.number(),
             standing: admission.standing.clone(),
-            token: admission.principal.token_id().clone(),
+            principal: admission.principal.clone(),
             signal: book.slot(),
             expires: admission.expires,
             idle_timeout: served.upstream.resource().idle_timeout,
@@ -482,7 +487,10 @@ impl Gateway {
         // What was handed down by, or through, who stays out is over.
         if let Some(delegations) = &self.delegations {
             let stays_out = |principal: &Arc<Principal>| self.is_revoked(principal);
-            delegations.end(|link| stays_out(&link.principal) || link.actor.as_ref().is_some_and(stays_out));
+            let is_meant = |link: &Delegation| matches!(target, Target::Delegation(id) if *link.id == **id);
+            delegations.end(|link| {
+                is_meant(link) || stays_out(&link.principal) || link.actor.as_ref().is_some_and(stays_out)
+            });
             let now = SystemTime::now();
             ended.sessions += self
                 .registry
@@ -501,6 +509,11 @@ impl Gateway {
         let lives = |delegations: &Delegations| delegations.find(&last.id, SystemTime::now()).is_some();
         !self.delegations.as_ref().is_some_and(lives)
             || last.principals().any(|principal| self.is_revoked(principal))
+    }
+
+    /// Who stays out.
+    pub(crate) fn stay_out(&self) -> StayOut {
+        self.revoked.read().clone()
     }
 
     /// Whether this principal stays out: it was revoked, or a group that it is in, or its token.

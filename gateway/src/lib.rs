@@ -25,6 +25,7 @@ pub mod pki;
 pub mod policy;
 mod record;
 mod remote;
+mod revalidate;
 mod run;
 mod serve;
 mod session;

@@ -25,6 +25,7 @@ use crate::listen::{Doorkeeper, listen};
 use crate::metrics;
 use crate::policy;
 use crate::record::{Recorder, StartError, Unavailable};
+use crate::revalidate;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -140,8 +141,8 @@ async fn serve_until_told(config: Config) -> Result<(), ServeError> {
 
 /// Starts a gateway: ledger first, then listeners.
 pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
-    let identity = Identity::new(&config.issuers.iter().map(issuer).collect::<Vec<_>>())
-        .map_err(|mistakes| ServeError::Identity(mistakes.join("; ")))?;
+    let issuers: Vec<IssuerConfig> = config.issuers.iter().map(|known| issuer(&config, known)).collect();
+    let identity = Identity::new(&issuers).map_err(|mistakes| ServeError::Identity(mistakes.join("; ")))?;
     let live = policy::Live::open(&config.policies).map_err(|mistakes| {
         ServeError::Policies(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
@@ -179,6 +180,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
     let gateway = Gateway::new(config, identity, delegations, Arc::new(live), recorder, revoked)?;
     gateway.start_watching();
+    revalidate::start(&gateway).map_err(ServeError::Identity)?;
     approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
     if gateway.policy.load().limits_days() {
         gateway.restore_tallies()?;
@@ -381,7 +383,7 @@ fn free_percent(path: &Path) -> Option<u8> {
 }
 
 /// An issuer as identity wants it.
-fn issuer(issuer: &config::IssuerConfig) -> IssuerConfig {
+fn issuer(config: &Config, issuer: &config::IssuerConfig) -> IssuerConfig {
     let mut wanted = IssuerConfig::new(&issuer.name, &issuer.url, "");
     wanted.audience.clone_from(&issuer.audience);
     wanted.access_token_audience.clone_from(&issuer.access_token_audience);
@@ -394,6 +396,8 @@ fn issuer(issuer: &config::IssuerConfig) -> IssuerConfig {
     };
     wanted.ca.clone_from(&issuer.ca);
     wanted.algorithms = issuer.algorithms.iter().filter_map(|name| name.parse().ok()).collect();
+    wanted.logout_audience.clone_from(&issuer.logout_audience);
+    wanted.keeps_tokens = config.introspections.iter().any(|asked| asked.issuer == issuer.name);
     wanted.clock_skew = issuer.clock_skew;
     wanted.keys_max_age = issuer.keys_max_age;
     wanted.danger_http = issuer.danger_http;

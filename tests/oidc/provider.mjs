@@ -1,11 +1,14 @@
 // provider.mjs KEY CERTIFICATE MODULES: a real OpenID Connect provider on a free port of loopback, over TLS.
 //
 // It prints `listening on URL` when it is up, and then reads commands from its standard input, one a line, each answered by
-// one line: `done`, or `failed REASON`. It ends when its input does, so that it never outlives a test.
+// one line: `done`, with what was asked for behind it, or `failed REASON`. It ends when its input does, so that it never outlives a test.
 //
 //   rotate                    sign with new keys; the former ones stay published
 //   withdraw                  sign with new keys; the former ones are gone, with all of their tokens
 //   approve CODE SUBJECT      approve the device that shows CODE, as SUBJECT
+//   logout SUBJECT SID URI    tell URI over the back channel that this login at the client `cli` is over
+//   opaque                    give a new access token of `ci` that is no JWT, and can be asked about (RFC 7662)
+//   end TOKEN                 end such a token
 //
 // MODULES is the node_modules folder that tests/setup filled; it is not in the tree.
 //
@@ -58,12 +61,15 @@ function provider(issuer, keys) {
       {
         client_id: 'cli', token_endpoint_auth_method: 'none', application_type: 'native', redirect_uris: [], response_types: [],
         grant_types: ['urn:ietf:params:oauth:grant-type:device_code'],
+        backchannel_logout_uri: 'http://localhost', backchannel_logout_session_required: true,
       },
       { client_id: 'ci', client_secret: 'ci-secret', redirect_uris: [], response_types: [], grant_types: ['client_credentials'] },
     ],
     scopes: scopes.split(' '),
     claims: { openid: ['sub'], profile: ['preferred_username'], groups: ['groups'] },
     conformIdTokenClaims: false,
+    // Its own dispatcher reaches nobody on loopback, where the tests are.
+    fetch: (url, { dispatcher, ...options }) => fetch(url, options),
     findAccount: async (_, id) => groups[id] && {
       accountId: id,
       claims: async () => ({ sub: id, preferred_username: id, groups: groups[id] }),
@@ -72,6 +78,8 @@ function provider(issuer, keys) {
     ttl: { AccessToken: 300, ClientCredentials: 300, DeviceCode: 300, Grant: 300, IdToken: 300 },
     features: {
       devInteractions: { enabled: false },
+      backchannelLogout: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: async () => true },
       clientCredentials: { enabled: true },
       deviceFlow: { enabled: true },
       resourceIndicators: {
@@ -99,6 +107,20 @@ async function approve(at, code, subject) {
   await device.save(300);
 }
 
+async function logout(at, subject, sid, uri) {
+  const client = await at.Client.find('cli');
+  client.backchannelLogoutUri = uri;
+  await client.backchannelLogout(subject, sid);
+}
+
+async function opaque(at) {
+  return new at.ClientCredentials({ client: await at.Client.find('ci'), scope: 'read' }).save();
+}
+
+async function end(at, token) {
+  await (await at.ClientCredentials.find(token)).destroy();
+}
+
 const [key, cert] = [keyFile, certificateFile].map((file) => fs.readFileSync(file));
 let keys = freshKeys();
 let current;
@@ -115,6 +137,9 @@ server.listen(0, '127.0.0.1', () => {
     rotate: async () => { keys = [...freshKeys(), ...keys]; start(); },
     withdraw: async () => { keys = freshKeys(); start(); },
     approve: (code, subject) => approve(current, code, subject),
+    logout: (subject, sid, uri) => logout(current, subject, sid, uri),
+    opaque: () => opaque(current),
+    end: (token) => end(current, token),
   };
   start();
   console.log(`listening on ${issuer}`);
@@ -122,8 +147,8 @@ server.listen(0, '127.0.0.1', () => {
   lines.on('line', async (line) => {
     const [verb, ...words] = line.split(' ');
     try {
-      await commands[verb](...words);
-      console.log('done');
+      const given = await commands[verb](...words);
+      console.log(given ? `done ${given}` : 'done');
     } catch (error) {
       console.log(`failed ${error.message}`);
     }

@@ -38,7 +38,20 @@ struct Shared {
     keys: Mutex<Vec<Key>>,
     requests: AtomicUsize,
     stopped: AtomicBool,
+    /// What it says about tokens that it is asked about.
+    asked: Mutex<Asked>,
 }
+
+/// Questions about tokens (RFC 7662): who may ask, and which tokens are over.
+#[derive(Default)]
+struct Asked {
+    count: usize,
+    over: Vec<String>,
+    silent: bool,
+}
+
+/// The client that may ask whether a token holds, and its secret.
+pub const ASKER: (&str, &str) = ("asker", "s3cret/with+odd:letters%");
 
 /// A signing key with its name.
 pub struct Key {
@@ -99,6 +112,12 @@ pub fn encode(bytes: &[u8]) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// A number that no other call gets.
+fn fresh() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::SeqCst)
+}
+
 /// Seconds since 1970, now.
 ///
 /// # Panics
@@ -124,6 +143,7 @@ impl Issuer {
             keys: Mutex::new(vec![Key::new("first")]),
             requests: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
+            asked: Mutex::default(),
         });
         let (served, of) = (Arc::clone(&shared), url.clone());
         std::thread::spawn(move || {
@@ -157,6 +177,46 @@ impl Issuer {
     #[must_use]
     pub fn key_requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many times it was asked whether a token holds.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    #[must_use]
+    pub fn questions(&self) -> usize {
+        self.shared.asked.lock().expect("no holder panics").count
+    }
+
+    /// Says of this token from now on that it is not active.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    pub fn end(&self, token: &str) {
+        self.shared.asked.lock().expect("no holder panics").over.push(token.to_owned());
+    }
+
+    /// Says nothing about any token from now on, or answers again.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    pub fn be_silent(&self, silent: bool) {
+        self.shared.asked.lock().expect("no holder panics").silent = silent;
+    }
+
+    /// The claims of a good logout token for this subject and this login.
+    #[must_use]
+    pub fn logout_claims(&self, subject: Option<&str>, sid: Option<&str>) -> Value {
+        let mut claims = json!({
+            "iss": self.url, "aud": AUDIENCE, "iat": now(), "exp": now() + 120, "jti": format!("logout-{}", fresh()),
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        for (name, value) in [("sub", subject), ("sid", sid)] {
+            if let Some(value) = value {
+                claims[name] = value.into();
+            }
+        }
+        claims
     }
 
     /// The claims of a good token that is valid for an hour.
@@ -222,6 +282,7 @@ fn serve(stream: TcpStream, tls: Arc<rustls::ServerConfig>, shared: &Shared, url
     let head = String::from_utf8(head).ok()?;
     let (status, body) = match head.split(' ').nth(1)? {
         "/.well-known/openid-configuration" => ("200 OK", discovery(url)),
+        "/introspect" => introspected(&mut stream, &head, shared)?,
         "/jwks" => {
             shared.requests.fetch_add(1, Ordering::SeqCst);
             let keys = shared.keys.lock().ok()?;
@@ -239,12 +300,43 @@ fn serve(stream: TcpStream, tls: Arc<rustls::ServerConfig>, shared: &Shared, url
     stream.flush().ok()
 }
 
+/// The answer to a question about a token; none where it says nothing.
+fn introspected(stream: &mut impl Read, head: &str, shared: &Shared) -> Option<(&'static str, Value)> {
+    let header = |name: &str| {
+        head.lines().find_map(|line| {
+            let (known, value) = line.split_once(": ")?;
+            known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    };
+    let mut body =
+        vec![0; header("content-length")?.parse().ok().filter(|length| *length < HEAD_BYTES_MAX * 4)?];
+    stream.read_exact(&mut body).ok()?;
+    let mut asked = shared.asked.lock().ok()?;
+    asked.count += 1;
+    if asked.silent {
+        return None;
+    }
+    // RFC 6749, section 2.3.1: both are form-encoded first.
+    let escape =
+        |text: &str| text.replace('%', "%25").replace('/', "%2F").replace('+', "%2B").replace(':', "%3A");
+    let (client, secret) = ASKER;
+    let expected = base64::prelude::BASE64_STANDARD.encode(format!("{}:{}", escape(client), escape(secret)));
+    if header("authorization") != Some(format!("Basic {expected}")) {
+        return Some(("401 Unauthorized", json!({"error": "invalid_client"})));
+    }
+    // A token's letters stand for themselves in a form.
+    let body = String::from_utf8(body).ok()?;
+    let token = body.split('&').find_map(|field| field.strip_prefix("token="))?;
+    Some(("200 OK", json!({"active": !asked.over.iter().any(|over| over == token)})))
+}
+
 fn discovery(url: &str) -> Value {
     json!({
         "issuer": url,
         "authorization_endpoint": format!("{url}/authorize"),
         "token_endpoint": format!("{url}/token"),
         "jwks_uri": format!("{url}/jwks"),
+        "introspection_endpoint": format!("{url}/introspect"),
         "response_types_supported": ["code"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

@@ -9,7 +9,7 @@ use serde_json::json;
 /// Everybody uses the database; only operators do anything to the gateway.
 const POLICIES: &str = "\
     permit (principal, action, resource in Resource::\"orders-db\");\n\
-    permit (principal in Group::\"ops\", action in [Action::\"read_sessions\", Action::\"read_resources\", Action::\"read_delegations\", Action::\"revoke\"], resource == Gateway::\"this\");\n\
+    permit (principal in Group::\"ops\", action in [Action::\"read_sessions\", Action::\"read_resources\", Action::\"read_delegations\", Action::\"revoke\", Action::\"explain\"], resource == Gateway::\"this\");\n\
     permit (principal in Group::\"auditors\", action == Action::\"read_sessions\", resource == Gateway::\"this\");\n";
 
 fn world() -> World {
@@ -20,9 +20,17 @@ fn world() -> World {
 const GUARDED: &[(&str, &str, &str, u16)] = &[
     ("GET", "/v1/sessions", "", 200),
     ("GET", "/v1/sessions/4711", "", 404),
+    ("GET", "/v1/sessions/past", "", 200),
     ("GET", "/v1/resources", "", 200),
     ("GET", "/v1/delegations", "", 404),
     ("DELETE", "/v1/delegations/none", "", 404),
+    (
+        "POST",
+        "/v1/policy/explain",
+        r#"{"principal":"idp:lee","resource":"none of ours","role":"app_rw","statement":"SELECT 1"}"#,
+        400,
+    ),
+    ("GET", "/v1/revocations", "", 200),
     ("POST", "/v1/revocations", r#"{"session":4711,"reason":"none of ours"}"#, 200),
 ];
 
@@ -68,10 +76,11 @@ fn each_route_asks_who_is_there() {
     let of = |decision: &str| {
         told.iter().filter(|event| event.name == "admin.action" && event.body["decision"] == decision).count()
     };
-    // Each route once by the operator, and two by the auditor, who is refused the others; nobody is refused each twice, the second time
+    // Each route once by the operator, and those of sessions by the auditor, who is refused the others; nobody is refused each twice, the second time
     // by `?x=1/..`.
     let routes = GUARDED.len();
-    assert_eq!((of("permit"), of("refuse")), (routes + 2, routes - 2 + 2 * routes), "{told:?}");
+    let auditors = GUARDED.iter().filter(|(_, path, ..)| path.starts_with("/v1/sessions")).count();
+    assert_eq!((of("permit"), of("refuse")), (routes + auditors, routes - auditors + 2 * routes), "{told:?}");
     let causes: Vec<&str> = told
         .iter()
         .filter(|event| event.name == "login.refused")
@@ -182,4 +191,129 @@ fn health_and_the_document_need_no_token_and_hold_nothing_secret() {
     curl.args(["-sS", "--http1.1", "--cacert"]).arg(&authority).arg(&url);
     assert_eq!(run(&mut curl), "{\"live\":true}");
     assert!(world.gateway.stop().success());
+}
+
+#[test]
+fn the_running_gateway_explains_as_the_command_does() {
+    let world = World::with(|setup| {
+        let masked = "[[resource.mask]]\ncolumns = [\"public.customers.email\"]\nwith = \"partial\"";
+        setup
+            .policies(&POLICIES.replace(
+                "action, resource in",
+                "action in [Action::\"login\", Action::\"read\"], resource in",
+            ))
+            .resource(masked)
+            .admin("")
+    });
+    let admin = world.gateway.admin();
+    let ops = world.admin_token("olga", &["ops"]);
+    let folder = world.gateway.folder();
+    for (statement, decision) in [
+        ("SELECT id, email FROM customers WHERE id = 7", "permit"),
+        ("DELETE FROM customers; SELECT 1", "refuse"),
+        ("SELEC", "refuse"),
+    ] {
+        let question = json!({
+            "principal": "idp:dana", "groups": ["devs"], "resource": "orders-db", "role": "app_rw", "statement": statement,
+        });
+        let asked = until("the catalog", ANSWER_MAX, || {
+            let reply = admin.post("/v1/policy/explain", Some(&ops), &question);
+            (reply.status == 200).then(|| reply.json())
+        });
+        let mut command = std::process::Command::new(gatebook_tests::machine::binary("gatebook"));
+        command.args(["policy", "explain", "--config"]).arg(folder.join("gatebook.toml"));
+        command.args([
+            "--principal",
+            "idp:dana",
+            "--group",
+            "devs",
+            "--resource",
+            "orders-db",
+            "--role",
+            "app_rw",
+            "--json",
+        ]);
+        let output = command.args(["--statement", statement]).output().expect("the command runs");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((&asked, &asked["decision"]), (&told, &json!(decision)), "{statement}");
+    }
+    for (member, value) in [
+        ("principal", "dana"),
+        ("role", "nobody"),
+        ("statement", ""),
+        ("database", "postgres"),
+        ("rolle", "app_rw"),
+    ] {
+        let mut question = json!({"principal": "idp:dana", "resource": "orders-db", "role": "app_rw", "statement": "SELECT 1"});
+        question[member] = value.into();
+        assert_eq!(admin.post("/v1/policy/explain", Some(&ops), &question).status, 400, "{member} {value}");
+    }
+}
+
+#[test]
+fn past_sessions_are_found_in_the_ledger() {
+    let mut world = world();
+    let ops = world.admin_token("olga", &["ops"]);
+    let lee = world.token();
+    for statement in ["SELECT 1", "SELECT 2"] {
+        let mut client = world.gateway.login(&lee);
+        assert_eq!(client.simple(statement).len(), 4);
+    }
+    let mia = world.issuer.token("mia", &["developers"]);
+    let _lives = world.gateway.login(&mia);
+    let past = |world: &World, asked: &str| {
+        let reply = world.gateway.admin().get(&format!("/v1/sessions/past{asked}"), Some(&ops));
+        assert_eq!(reply.status, 200, "{asked}: {reply:?}");
+        reply.json()
+    };
+    // A session's close is recorded a moment after its client left.
+    let all = until("two that are over", ANSWER_MAX, || {
+        let all = past(&world, "");
+        let closed =
+            all["sessions"].as_array().unwrap().iter().filter(|one| !one["closed"].is_null()).count();
+        (closed == 2).then_some(all)
+    });
+    let sessions = all["sessions"].as_array().unwrap();
+    assert_eq!((sessions.len(), &all["more"], &all["damaged"]), (3, &json!(false), &json!(false)));
+    let [first, second, third] = &sessions[..] else { panic!("{all}") };
+    assert_eq!((&first["principal"], &first["resource"]), (&json!("idp:lee"), &json!("orders-db/orders")));
+    assert_eq!(first["closed"]["reason"], "client_left");
+    assert_eq!((&second["closed"]["commands"], &second["closed"]["refused"]), (&json!(1), &json!(0)));
+    assert_eq!((&third["principal"], &third["closed"]), (&json!("idp:mia"), &json!(null)));
+    assert!(!all.to_string().contains("SELECT"), "statements are not for whoever may list sessions");
+    let numbers = |world: &World, asked: &str| -> Vec<u64> {
+        past(world, asked)["sessions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["session"].as_u64().unwrap())
+            .collect()
+    };
+    let opened = third["opened_s"].as_u64().unwrap();
+    let same = |world: &World| {
+        for (asked, found) in [
+            ("?principal=idp:lee", vec![1, 2]),
+            ("?principal=idp%3Alee&limit=1", vec![2]),
+            ("?session=3", vec![3]),
+            ("?principal=idp:lee&session=3", vec![]),
+            ("?resource=orders-db", vec![1, 2, 3]),
+            ("?resource=none", vec![]),
+            (&format!("?since_s={}", opened + 3600), vec![]),
+            (&format!("?until_s={opened}"), vec![1, 2, 3]),
+        ] {
+            assert_eq!(numbers(world, asked), found, "{asked}");
+        }
+        assert_eq!(past(world, "?limit=1")["more"], true);
+    };
+    same(&world);
+    for asked in ["?limit=0", "?limit=1001", "?session=x", "?what=1", "?session=1&session=2"] {
+        let reply = world.gateway.admin().get(&format!("/v1/sessions/past{asked}"), Some(&ops));
+        assert_eq!(reply.status, 400, "{asked}: {reply:?}");
+    }
+    // Through the index too, which a start takes further.
+    assert!(world.gateway.stop().success());
+    let mut rebuild = std::process::Command::new(gatebook_tests::machine::binary("gatebook-ledger"));
+    run(rebuild.arg("rebuild-index").arg(world.gateway.ledger().folder()));
+    world.gateway.restart();
+    same(&world);
 }

@@ -476,3 +476,182 @@ fn a_command_runs_with_less_and_nothing_is_left_behind() {
     let told = world.gateway.ledger().told();
     assert_eq!(of(&told, "delegation.created").count(), of(&told, "delegation.ended").count());
 }
+
+/// The commands of a page: what stands behind `$ ` in its blocks of code, with the lines that go on.
+fn commands(page: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for block in page.split("```").skip(1).step_by(2) {
+        let mut goes_on = false;
+        for line in block.lines() {
+            match (line.strip_prefix("$ "), goes_on) {
+                (Some(command), _) => commands.push(command.to_owned()),
+                (None, true) => *commands.last_mut().expect("it goes on from one") += &format!("\n{line}"),
+                (None, false) => continue,
+            }
+            goes_on = line.ends_with('\\');
+        }
+    }
+    commands
+}
+
+/// What the page says to type works as it stands there, but for the names of machines and for logging in at the issuer.
+#[test]
+fn the_commands_in_the_documentation_work() {
+    let world = world();
+    let folder = machine::temporary();
+    let lee = world.token();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a file");
+    write("token", &lee);
+    write("agent", &format!("#!/bin/sh\nexec psql -XAtc '{CUSTOMERS}'\n"));
+    run(Command::new("chmod").arg("+x").arg(folder.path().join("agent")));
+    let url = format!("https://localhost:{}", world.gateway.admin().port());
+    let ca = world.gateway.folder().join("ca.crt");
+    let page = include_str!("../../docs/delegation.md").replace("https://gateway.corp.example:8443", &url);
+    let commands = commands(&page);
+    assert!(
+        commands.len() >= 4 && commands.iter().any(|command| command.starts_with("curl ")),
+        "{commands:#?}"
+    );
+    let binaries = machine::binary("gatebook");
+    let path =
+        [binaries.parent(), machine::program("psql").parent()].map(|folder| folder.unwrap().to_owned());
+    let path = std::env::join_paths(
+        path.into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    // Each in a shell of its own would lose what was exported.
+    let script = format!(
+        "set -e\ngatebook() {{ if [ \"$1\" = token ]; then cat token; else command gatebook \"$@\"; fi; }}\n{}\n",
+        commands.join("\necho\n")
+    );
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(&script).current_dir(folder.path()).stdin(Stdio::null());
+    world.gateway.environment("none").apply(&mut shell);
+    shell.env("PATH", path.unwrap()).env("CURL_CA_BUNDLE", &ca).env("GATEBOOK_CA", &ca);
+    let said = run(&mut shell);
+    assert!(said.lines().any(|line| line == "1"), "what the agent was shown: {said}");
+    let json = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no answer: {said}"));
+    let answer: Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(answer["scope"], "read");
+    assert!(answer["expires_in"].as_u64().is_some_and(|left| (500..=600).contains(&left)), "{answer}");
+    let mut client = let_in(&world, answer["access_token"].as_str().expect("a token"));
+    assert_eq!(
+        (client.simple(CUSTOMERS), client.simple(INSERT)),
+        (ROW.map(str::to_owned).into(), NO.map(str::to_owned).into())
+    );
+}
+
+#[test]
+fn an_operator_revokes_by_delegation_and_says_why() {
+    let mut world = world();
+    let admin = world.gateway.admin();
+    let lee = world.token();
+    let operator = world.admin_token("olga", &["ops"]);
+    let (parent, parent_id) = handed(&admin, &lee, DEEP);
+    let (child, _) = handed(&admin, &parent, &[("scope", "read")]);
+    let (other, other_id) = handed(&admin, &lee, READ);
+    let [mut first, mut second, mut third] = [&parent, &child, &other].map(|token| let_in(&world, token));
+    let said = run(world.gateway.command("revoke").args([
+        "--delegation",
+        &parent_id,
+        "--reason",
+        "the agent went astray",
+    ]));
+    assert!(said.contains(&format!("revoked delegation {parent_id}: 2 sessions ended")), "{said}");
+    for client in [&mut first, &mut second] {
+        assert_eq!(last_words(client).as_deref(), Some("57P01"));
+    }
+    assert_eq!(third.simple(CUSTOMERS), ROW);
+    let order = json!({"delegation": other_id, "reason": "and this one"});
+    let reply = admin.post("/v1/revocations", Some(&operator), &order);
+    assert_eq!((reply.status, &reply.json()["sessions"]), (200, &json!(1)), "{reply:?}");
+    assert_eq!(last_words(&mut third).as_deref(), Some("57P01"));
+    for over in [&parent, &child, &other] {
+        assert_eq!(refused(&world, over), "28P01");
+    }
+    let mut own = let_in(&world, &lee);
+    assert_eq!(own.simple(CUSTOMERS), ROW, "nobody was revoked");
+    assert_eq!(admin.get("/v1/revocations", Some(&operator)).json()["principals"], json!([]));
+    assert!(world.gateway.stop().success());
+    world.gateway.restart();
+    for over in [&parent, &child, &other] {
+        assert_eq!(refused(&world, over), "28P01");
+    }
+    assert!(world.gateway.stop().success());
+    let ledger = world.gateway.ledger();
+    ledger.assert_sound();
+    let told = ledger.told();
+    let ended: Vec<_> = of(&told, "delegation.ended")
+        .map(|event| (event.body["reason"].as_str().unwrap(), event.payload["why"].as_str().unwrap()))
+        .collect();
+    assert_eq!(ended, [("revoked", "the agent went astray"), ("revoked", "and this one")]);
+}
+
+/// The MCP client's configuration on the page, with a real server behind it.
+#[test]
+fn an_mcp_server_does_what_it_was_handed_down() {
+    let world = world();
+    let page = include_str!("../../docs/delegation.md");
+    let block =
+        page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("a configuration");
+    let configuration: Value = serde_json::from_str(block).expect("JSON");
+    let server = &configuration["mcpServers"]["orders"];
+    assert_eq!(server["command"], "gatebook");
+    let installed =
+        machine::cache().join("mcp/node_modules/@modelcontextprotocol/server-postgres/dist/index.js");
+    assert!(installed.is_file(), "{} is missing: run tests/setup", installed.display());
+    let mut arguments: Vec<String> = server["args"]
+        .as_array()
+        .expect("arguments")
+        .iter()
+        .map(|argument| argument.as_str().expect("text"))
+        // It is installed already.
+        .filter(|argument| !["-y", "npx"].contains(argument))
+        .map(|argument| {
+            let argument =
+                argument.replace("@modelcontextprotocol/server-postgres", &installed.display().to_string());
+            argument.replace(
+                "app_ro@gateway.corp.example:5432",
+                &format!("{APP}@localhost:{}", world.gateway.address().port()),
+            )
+        })
+        .collect();
+    let program = arguments.iter().position(|argument| argument == "--").expect("a command") + 1;
+    arguments.insert(program, machine::program("node").display().to_string());
+    let ca = world.gateway.folder().join("ca.crt");
+    let mut command = Command::new(machine::binary("gatebook"));
+    command
+        .args(&arguments)
+        .env("GATEBOOK_TOKEN", world.token())
+        .env("GATEBOOK_CA", &ca)
+        .env("NODE_EXTRA_CA_CERTS", &ca);
+    command.env("GATEBOOK_URL", format!("https://localhost:{}", world.gateway.admin().port()));
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the server is started");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("a pipe")));
+    // One JSON-RPC message a line, each way.
+    let mut ask = |id: u64, method: &str, parameters: Value| -> Value {
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters});
+        std::io::Write::write_all(&mut input, format!("{message}\n").as_bytes()).expect("it reads");
+        let line = lines.next().expect("it answers").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    let hello = json!({"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
+    assert!(ask(1, "initialize", hello)["result"].is_object());
+    let mut query =
+        |id: u64, sql: &str| ask(id, "tools/call", json!({"name": "query", "arguments": {"sql": sql}}));
+    let rows = |answer: &Value| {
+        answer["result"]["content"][0]["text"]
+            .as_str()
+            .map(|text| text.split_whitespace().collect::<String>())
+    };
+    assert_eq!(rows(&query(2, CUSTOMERS)).as_deref(), Some(r#"[{"id":1}]"#));
+    let refused = query(3, "COMMIT; DELETE FROM journal");
+    assert!(refused.to_string().contains("not permitted"), "{refused}");
+    assert_eq!(rows(&query(4, ORDERS)).as_deref(), Some(r#"[{"id":1}]"#), "it goes on");
+    run(Command::new("kill").arg(child.id().to_string()));
+    child.wait().expect("it ends");
+    let operator = world.admin_token("olga", &["ops"]);
+    let left = world.gateway.admin().get("/v1/delegations", Some(&operator)).json();
+    assert_eq!(left["delegations"], json!([]), "what was handed down is taken back");
+}

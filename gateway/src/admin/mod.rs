@@ -9,13 +9,18 @@
 
 mod answer;
 mod approvals;
+mod explain;
 mod health;
+mod logout;
 mod openapi;
+mod past;
 mod resources;
+mod revocations;
 mod routes;
 mod sessions;
 mod token;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,8 +34,9 @@ use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use openidconnect::url::form_urlencoded;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -60,6 +66,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to wait after the system refused to accept: out of descriptors, mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many searches of the ledger there may be at once.
+const SEARCHES_MAX: usize = 2;
 /// How much of a path is recorded.
 const RECORDED_BYTES_MAX: usize = 512;
 
@@ -69,6 +77,8 @@ pub(crate) struct Server {
     pub(crate) config: AdminConfig,
     tls: ServerTls,
     identity: Identity,
+    /// Those who search the ledger.
+    searches: Arc<Semaphore>,
 }
 
 /// One request, read whole.
@@ -85,6 +95,17 @@ impl Visit {
     /// The gateway that is asked.
     pub(crate) fn gateway(&self) -> &Arc<Gateway> {
         &self.server.gateway
+    }
+
+    /// What the query asks for: names and values, no name twice.
+    pub(crate) fn query(&self) -> Result<BTreeMap<String, String>, Problem> {
+        let mut asked = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(self.head.uri.query().unwrap_or_default().as_bytes()) {
+            if asked.insert(name.to_string(), value.into_owned()).is_some() {
+                return Err(Problem::new(StatusCode::BAD_REQUEST, format!("{name:?} stands twice")));
+            }
+        }
+        Ok(asked)
     }
 
     /// The body, as the JSON that the route takes.
@@ -115,7 +136,8 @@ impl Server {
     pub(crate) fn new(gateway: Arc<Gateway>, config: AdminConfig) -> Result<Arc<Server>, TlsError> {
         let tls = ServerTls::single(&config.certificate, b"http/1.1")?;
         let identity = gateway.identity.for_audience(&config.audience);
-        Ok(Arc::new(Server { gateway, config, tls, identity }))
+        let searches = Arc::new(Semaphore::new(SEARCHES_MAX));
+        Ok(Arc::new(Server { gateway, config, tls, identity, searches }))
     }
 
     /// Reads the certificate anew where it changed.

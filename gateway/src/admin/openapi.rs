@@ -49,17 +49,24 @@ fn operation(route: &Route) -> Value {
             },
         },
     });
-    let parameters: Vec<Value> = route
+    let mut parameters: Vec<Value> = route
         .path
         .split('/')
         .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": text() }))
         .collect();
+    if let Takes::Query(schema) = route.takes
+        && let Some(members) = schema()["properties"].as_object()
+    {
+        let members = members.iter();
+        parameters
+            .extend(members.map(|(name, schema)| json!({ "name": name, "in": "query", "schema": schema })));
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     let (kind, takes) = match route.takes {
-        Takes::Nothing => ("", None),
+        Takes::Nothing | Takes::Query(_) => ("", None),
         Takes::Json(schema) => ("application/json", Some(schema())),
         Takes::Form(schema) => ("application/x-www-form-urlencoded", Some(schema())),
     };

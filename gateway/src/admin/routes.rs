@@ -7,7 +7,9 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::answer::{Answer, Problem};
-use super::{Visit, approvals, health, openapi, resources, sessions, token};
+use super::{
+    Visit, approvals, explain, health, logout, openapi, past, resources, revocations, sessions, token,
+};
 use crate::identity::Principal;
 use crate::policy::AdminAction;
 
@@ -25,10 +27,12 @@ pub(super) struct Route {
     pub(super) door: Door,
 }
 
-/// What a request's body holds, with its JSON Schema.
+/// What a request brings, with its JSON Schema.
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
     Nothing,
+    /// Parameters in the query.
+    Query(fn() -> Value),
     Json(fn() -> Value),
     Form(fn() -> Value),
 }
@@ -78,6 +82,14 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: Method::GET,
+        path: "/v1/sessions/past",
+        says: "Sessions as the ledger has them, those that are over among them: the newest that fit, the oldest of these first.",
+        takes: Takes::Query(past::list_asks),
+        gives: past::list_schema,
+        door: Door::Permitted(AdminAction::ReadSessions, |visit, by| Box::pin(past::list(visit, by))),
+    },
+    Route {
+        method: Method::GET,
         path: "/v1/sessions/{session}",
         says: "One session that lives now.",
         takes: Takes::Nothing,
@@ -94,11 +106,35 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: Method::POST,
+        path: "/v1/policy/explain",
+        says: "What the policies in force decide about a principal's statement, action by action. Nothing is run.",
+        takes: Takes::Json(explain::takes),
+        gives: explain::gives,
+        door: Door::Permitted(AdminAction::Explain, |visit, by| Box::pin(explain::explain(visit, by))),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/revocations",
+        says: "Who was revoked and stays out.",
+        takes: Takes::Nothing,
+        gives: revocations::list_schema,
+        door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(revocations::list(visit, by))),
+    },
+    Route {
+        method: Method::POST,
         path: "/v1/revocations",
         says: "Ends sessions now, and keeps a principal out. The revocation is in the ledger before it takes effect.",
-        takes: Takes::Json(sessions::revoke_takes),
-        gives: sessions::revoke_gives,
-        door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(sessions::revoke(visit, by))),
+        takes: Takes::Json(revocations::revoke_takes),
+        gives: revocations::revoke_gives,
+        door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(revocations::revoke(visit, by))),
+    },
+    Route {
+        method: Method::POST,
+        path: "/backchannel-logout",
+        says: "Ends what came of a login that its issuer says is over (OpenID Connect Back-Channel Logout). The issuer's own token opens it.",
+        takes: Takes::Form(logout::takes),
+        gives: logout::gives,
+        door: Door::Open(|visit| Box::pin(logout::logout(visit))),
     },
     Route {
         method: Method::GET,

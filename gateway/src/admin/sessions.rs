@@ -1,10 +1,8 @@
-//! Sessions: who is behind the gateway now, and putting them out.
+//! Sessions: who is behind the gateway now.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Visit;
@@ -12,7 +10,6 @@ use super::answer::{Answer, Problem, json as answer};
 use super::openapi::{list as list_of, number, object, text};
 use crate::control;
 use crate::identity::Principal;
-use crate::session::Target;
 
 /// The sessions that live now.
 pub(super) async fn list(visit: Visit, _: Arc<Principal>) -> Answer {
@@ -48,65 +45,4 @@ pub(super) fn one_schema() -> Value {
         ],
         [],
     )
-}
-
-/// Whom to revoke: exactly one of them.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Revoke {
-    principal: Option<String>,
-    group: Option<String>,
-    token: Option<String>,
-    resource: Option<String>,
-    session: Option<u64>,
-    #[serde(default)]
-    reason: String,
-}
-
-/// The longest reason, and the longest id of a principal.
-const TEXT_BYTES_MAX: usize = 4096;
-
-/// Ends sessions now.
-pub(super) async fn revoke(visit: Visit, by: Arc<Principal>) -> Answer {
-    let asked: Revoke = visit.json()?;
-    let one = "name exactly one of principal, group, token, resource and session";
-    let targets = [
-        asked.principal.map(Target::Principal),
-        asked.group.map(Target::Group),
-        asked.token.map(Target::Token),
-        asked.resource.map(Target::Resource),
-        asked.session.map(Target::Session),
-    ];
-    let mut targets = targets.into_iter().flatten();
-    let (Some(target), None) = (targets.next(), targets.next()) else {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, one));
-    };
-    let long = |text: &str| text.len() > TEXT_BYTES_MAX;
-    if long(&asked.reason) || long(&target.to_string()) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "that is too long"));
-    }
-    let started = Instant::now();
-    let ended = visit.gateway().revoke(&target, &asked.reason, by.id()).await;
-    let ended = ended.map_err(|_| Problem::unrecorded())?;
-    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::warn!(source = %visit.source, ?target, reason = asked.reason, by = &**by.id(), sessions = ended.sessions, "revoked");
-    answer(StatusCode::OK, &json!({ "sessions": ended.sessions, "ms": ms }))
-}
-
-pub(super) fn revoke_takes() -> Value {
-    object(
-        [],
-        [
-            ("principal", text()),
-            ("group", text()),
-            ("token", text()),
-            ("resource", text()),
-            ("session", number()),
-            ("reason", text()),
-        ],
-    )
-}
-
-pub(super) fn revoke_gives() -> Value {
-    object([("sessions", number()), ("ms", number())], [])
 }

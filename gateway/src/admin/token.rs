@@ -19,6 +19,7 @@ use super::openapi::{list, number, object, text};
 use crate::delegation::{Caller, Delegation, Delegations, Refused, Wanted};
 use crate::identity::{Credential, Principal};
 use crate::policy::ScopeText;
+use crate::session::Target;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -27,10 +28,10 @@ const TOKEN_TYPES: [&str; 3] =
     [JWT, "urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:access_token"];
 
 /// A form: each value of each name, in the order sent.
-struct Form(BTreeMap<String, Vec<Zeroizing<String>>>);
+pub(super) struct Form(BTreeMap<String, Vec<Zeroizing<String>>>);
 
 impl Form {
-    fn read(visit: &Visit) -> Result<Form, Problem> {
+    pub(super) fn read(visit: &Visit) -> Result<Form, Problem> {
         let kind =
             visit.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -45,7 +46,7 @@ impl Form {
     }
 
     /// The value of a name that stands once at most; one without a value is left out (RFC 6749, section 3.2).
-    fn one(&self, name: &str) -> Result<Option<&Zeroizing<String>>, Problem> {
+    pub(super) fn one(&self, name: &str) -> Result<Option<&Zeroizing<String>>, Problem> {
         match self.0.get(name).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
             Some([value]) => Ok(Some(value).filter(|value| !value.is_empty())),
@@ -229,7 +230,7 @@ pub(super) async fn revoke(visit: Visit) -> Answer {
     let found = delegations.keys.verify(&credential, now).ok().and_then(|id| delegations.find(&id, now));
     if let Some(delegation) = found {
         let by = format!("{} from {}", delegation.id, visit.source.ip());
-        let ended = visit.gateway().end_delegation(&delegation.id, &by, "ended").await;
+        let ended = visit.gateway().end_delegation(&delegation.id, &by).await;
         ended.map_err(|_| Problem::unrecorded())?;
     }
     answer(StatusCode::OK, &json!({}))
@@ -292,7 +293,7 @@ pub(super) async fn end(visit: Visit, by: Arc<Principal>) -> Answer {
     if delegations.find(id, SystemTime::now()).is_none() {
         return Err(Problem::new(StatusCode::NOT_FOUND, "no such delegation lives"));
     }
-    let ended = visit.gateway().end_delegation(id, by.id(), "revoked").await;
+    let ended = visit.gateway().revoke(&Target::Delegation(id.clone()), "", by.id()).await;
     let ended = ended.map_err(|_| Problem::unrecorded())?;
     answer(StatusCode::OK, &json!({ "sessions": ended.sessions }))
 }

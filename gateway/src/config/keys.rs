@@ -367,6 +367,38 @@ pub(super) const KEYS: &[Key] = &[
         "The signature algorithms accepted. `none` and shared-secret algorithms (`HS256`, …) never are.",
     ),
     key_of(
+        "identity.issuer.logout_audience",
+        Takes::Text,
+        Means("logout tokens of this issuer are refused"),
+        "The `aud` that a logout token (OpenID Connect Back-Channel Logout) must carry: mostly the client's id. The issuer posts it to \
+         `/backchannel-logout` of `[admin]`. Tokens that live for more than 31 days are refused then.",
+    ),
+    key_of(
+        "identity.issuer.introspection",
+        Takes::Table,
+        Means("a token holds until it expires, is logged out or revoked"),
+        "Asks the issuer at an interval whether the tokens behind live sessions still hold (RFC 7662); see docs/identity.md.",
+    ),
+    key_of("identity.issuer.introspection.client_id", Takes::Text, Refused, "The client that asks."),
+    key_of(
+        "identity.issuer.introspection.client_secret",
+        Takes::Secret,
+        Refused,
+        "Its secret, by reference.",
+    ),
+    key_of(
+        "identity.issuer.introspection.interval",
+        Takes::Duration("1s", "1d"),
+        Is("1m"),
+        "How often each token is asked about; the first time at once.",
+    ),
+    key_of(
+        "identity.issuer.introspection.unanswered_max",
+        Takes::Duration("1s", "7d"),
+        Means("sessions go on until their token expires"),
+        "After how long without an answer about a token its sessions end, and the token stays out.",
+    ),
+    key_of(
         "identity.issuer.clock_skew",
         Takes::Duration("0s", "5m"),
         Is("30s"),

@@ -52,6 +52,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// Who vouches for callers, in the order of the file. No two share a name or a URL.
     pub issuers: Vec<IssuerConfig>,
+    /// Which issuers are asked whether their tokens still hold.
+    pub introspections: Vec<IntrospectionConfig>,
     /// What is served, in the order of the file. No two share a name.
     pub resources: Vec<Resource>,
     /// The gateway's own HTTPS server; none where it has none.
@@ -191,12 +193,29 @@ pub struct IssuerConfig {
     pub ca: Option<Vec<u8>>,
     /// Names of the signature algorithms accepted, at least one: `RS256`, …
     pub algorithms: Vec<&'static str>,
+    /// The `aud` of its logout tokens; without one they are refused.
+    pub logout_audience: Option<String>,
     /// How far its clock may be from ours.
     pub clock_skew: Duration,
     /// How long cached keys serve while it cannot be reached.
     pub keys_max_age: Duration,
     /// Whether `http://` on loopback is accepted.
     pub danger_http: bool,
+}
+
+/// How one issuer is asked whether its tokens still hold (RFC 7662).
+#[derive(Debug, Clone)]
+pub struct IntrospectionConfig {
+    /// The issuer's name.
+    pub issuer: String,
+    /// The client that asks.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: Secret,
+    /// How often each token is asked about.
+    pub interval: Duration,
+    /// For how long no answer is borne; none: until the token expires.
+    pub unanswered_max: Option<Duration>,
 }
 
 /// What policy calls a principal.

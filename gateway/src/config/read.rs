@@ -18,9 +18,9 @@ use super::text::{lines, redacted};
 use super::tls;
 use super::webhook::webhooks;
 use super::{
-    CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IssuerConfig, Kind,
-    LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, Syslog, UpstreamTls,
-    WitnessConfig,
+    CONFIG_BYTES_MAX, CertificateFiles, Check, Config, Durability, HostPort, IntrospectionConfig,
+    IssuerConfig, Kind, LedgerConfig, Limits, Log, Login, PrincipalKind, Report, Resource, Role, Syslog,
+    UpstreamTls, WitnessConfig,
 };
 
 /// The longest path of a local socket, in bytes: `sun_path` with its NUL has 108.
@@ -98,7 +98,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
     }
     let certificate = certificate(&root);
     let ledger = ledger(&root.table("ledger", "ledger: "));
-    let issuers = issuers(&root.table("identity", ""));
+    let (issuers, introspections) = issuers(&root.table("identity", ""));
     let resources = resources(&root, certificate.as_ref());
     let admin = admin(&root, certificate.as_ref(), &issuers, &resources);
     let webhooks = webhooks(&root);
@@ -112,6 +112,7 @@ pub(super) fn read(file: &Path, text: &str, document: &DeTable<'_>, sink: &Sink)
         control: control?.value,
         ledger: ledger?,
         issuers,
+        introspections,
         resources,
         admin,
         webhooks,
@@ -336,8 +337,8 @@ pub(super) fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-fn issuers(identity: &Table<'_>) -> Vec<IssuerConfig> {
-    let mut issuers: Vec<IssuerConfig> = Vec::new();
+fn issuers(identity: &Table<'_>) -> (Vec<IssuerConfig>, Vec<IntrospectionConfig>) {
+    let (mut issuers, mut introspections): (Vec<IssuerConfig>, _) = (Vec::new(), Vec::new());
     let tables = identity.tables("issuer", "issuer");
     for table in &tables {
         let Some(issuer) = issuer(table) else { continue };
@@ -350,9 +351,39 @@ fn issuers(identity: &Table<'_>) -> Vec<IssuerConfig> {
                 format!("another issuer has the url {}, so its tokens would be judged twice", issuer.url),
             );
         }
+        introspections.extend(introspection(table, &issuer.name));
         issuers.push(issuer);
     }
-    issuers
+    (issuers, introspections)
+}
+
+fn introspection(issuer: &Table<'_>, name: &str) -> Option<IntrospectionConfig> {
+    let table = issuer.table("introspection", "introspection: ");
+    let (client_id, client_secret) = (table.text("client_id"), table.secret("client_secret"));
+    let (interval, unanswered_max) = (table.duration("interval"), table.duration("unanswered_max"));
+    if !table.is_written() {
+        return None;
+    }
+    if let Some(secret) = &client_secret
+        && let Err(wrong) = secret.value.inspect()
+    {
+        table.mistake(secret.line, format!("client_secret: {wrong}"));
+    }
+    if let (Some(interval), Some(most)) = (&interval, &unanswered_max)
+        && most.value < interval.value
+    {
+        table.mistake(
+            most.line,
+            "unanswered_max is less than interval: nobody would have been asked again by then",
+        );
+    }
+    Some(IntrospectionConfig {
+        issuer: name.to_owned(),
+        client_id: client_id?.value,
+        client_secret: client_secret?.value,
+        interval: interval?.value,
+        unanswered_max: unanswered_max.map(|most| most.value),
+    })
 }
 
 /// The `name` of a resource or an issuer: policies, the ledger and operators spell it, so its alphabet is plain.
@@ -385,6 +416,7 @@ fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
         }
     });
     let algorithms = table.choices("algorithms");
+    let logout_audience = table.text("logout_audience");
     let (clock_skew, keys_max_age) = (table.duration("clock_skew"), table.duration("keys_max_age"));
     let danger_http = table.flag("danger_http");
     if danger_http.value {
@@ -424,6 +456,7 @@ fn issuer(table: &Table<'_>) -> Option<IssuerConfig> {
         },
         ca,
         algorithms,
+        logout_audience: logout_audience.map(|text| text.value),
         clock_skew: clock_skew?.value,
         keys_max_age: keys_max_age?.value,
         danger_http: danger_http.value,

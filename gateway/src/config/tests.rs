@@ -121,6 +121,8 @@ groups = { project_path = "ci/{project_path}/{ref}" }
 principal = "Service"
 ca = "ca.pem"
 algorithms = ["ES256"]
+logout_audience = "out"
+introspection = { client_id = "asker", client_secret = { file = "password" }, interval = "10s", unanswered_max = "3m" }
 clock_skew = "5s"
 keys_max_age = "2h"
 danger_http = true
@@ -244,11 +246,16 @@ fn every_key_reaches_the_configuration() {
             principal: PrincipalKind::Service,
             ca: Some(std::fs::read(folder.path("ca.pem")).expect("the authority")),
             algorithms: vec!["ES256"],
+            logout_audience: Some("out".into()),
             clock_skew: Duration::from_secs(5),
             keys_max_age: Duration::from_secs(7_200),
             danger_http: true,
         }]
     );
+    let [asked] = &config.introspections[..] else { panic!("{:?}", config.introspections) };
+    assert_eq!((&*asked.issuer, &*asked.client_id), ("ci", "asker"));
+    let times = (asked.interval, asked.unanswered_max);
+    assert_eq!(times, (Duration::from_secs(10), Some(Duration::from_secs(180))));
     let [orders, wages] = &config.resources[..] else { panic!("{:?}", config.resources) };
     let files = CertificateFiles { chain: folder.path("server.pem"), key: folder.path("server.key") };
     let listen = ["127.0.0.1:6432", "[::1]:6432"].map(|address| address.parse().expect("an address"));
@@ -450,6 +457,7 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("ttl_max = ", "zzz = 1\nttl_max = "),
         ("listen = \"127.0.0.1:9464\"", "zzz = 1\nlisten = \"127.0.0.1:9464\""),
         ("name = \"siem\"", "zzz = 1\nname = \"siem\""),
+        ("{ client_id = ", "{ zzz = 1, client_id = "),
     ];
     let levels: BTreeSet<_> =
         KEYS.iter().map(|key| key.path.rsplit_once('.').map_or("", |(place, _)| place)).collect();

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use gatebook_wire::protocol::EndReason;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -15,7 +14,7 @@ use crate::gateway::{Gateway, to_its_end};
 use crate::identity::{Cause, Credential, Principal, Rejected};
 use crate::policy::{AdminAction, Scope, ScopeText};
 use crate::record::{AdminEntry, Unavailable};
-use crate::session::Ended;
+use crate::session::{Ended, Target};
 
 /// Who presented a credential: a principal, or whoever holds what one handed down.
 pub(crate) struct Caller {
@@ -284,7 +283,7 @@ impl Gateway {
         Ok((delegation, token))
     }
 
-    /// Ends a delegation and all that come after it: the ledger first, then their sessions end.
+    /// Ends a delegation and all that come after it, for whoever holds it: the ledger first, then their sessions end.
     ///
     /// # Errors
     /// [`Unavailable`] where it is not recorded in time. Ending is the safe direction: it is done all the same, and also where whoever
@@ -293,21 +292,20 @@ impl Gateway {
         self: &Arc<Gateway>,
         id: &str,
         by: &str,
-        reason: &'static str,
     ) -> Result<Ended, Unavailable> {
         let (gateway, id, by) = (self.clone(), id.to_owned(), by.to_owned());
-        to_its_end(async move { gateway.end_delegation_now(&id, &by, reason).await }).await
+        to_its_end(async move { gateway.end_delegation_now(&id, &by).await }).await
     }
 
-    async fn end_delegation_now(&self, id: &str, by: &str, reason: &str) -> Result<Ended, Unavailable> {
-        let recorded =
-            self.recorder.record_delegation_end(id, by, reason, self.config.limits.durable_deadline).await;
+    async fn end_delegation_now(&self, id: &str, by: &str) -> Result<Ended, Unavailable> {
+        let recorded = self
+            .recorder
+            .record_delegation_end(id, by, "ended", "", self.config.limits.durable_deadline)
+            .await;
         if let Some(delegations) = &self.delegations {
             delegations.end(|link| *link.id == *id);
         }
-        let ended = self.registry.end(EndReason::Revoked, |live| {
-            live.standing.scopes.iter().any(|scope| **scope.delegation() == *id)
-        });
+        let ended = self.registry.revoke(&Target::Delegation(id.to_owned()));
         recorded.map(|()| ended)
     }
 }

@@ -19,12 +19,18 @@ const SUBJECT_BYTES_MAX: usize = 1024;
 /// The longest name for people, and the longest id of a token that is used as it is.
 const NAME_BYTES_MAX: usize = 128;
 
+/// The member of `events` that makes a token a logout token.
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+/// How long a logout is remembered. Where an issuer tells of logouts, no token of it may live longer.
+pub(crate) const LOGOUT_KEPT_SECONDS: u64 = 31 * 86_400;
+
 /// What one issuer's tokens must say.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) audience: Option<String>,
     pub(super) access_token_audience: Option<String>,
     pub(super) authorized_parties: Vec<String>,
+    pub(super) logout_audience: Option<String>,
     pub(super) clock_skew_seconds: u64,
 }
 
@@ -35,7 +41,21 @@ pub(super) struct Accepted {
     pub(super) name: Arc<str>,
     pub(super) client: Option<Arc<str>>,
     pub(super) token_id: Option<Arc<str>>,
+    /// The issuer's name for the login (`sid`), where the issuer tells of logouts.
+    pub(super) sid: Option<Arc<str>>,
+    pub(super) issued_s: u64,
     pub(super) validity: Validity,
+}
+
+/// The claims of a logout token.
+#[derive(Debug)]
+pub(super) struct LoggedOut {
+    pub(super) id: Arc<str>,
+    pub(super) sid: Option<Arc<str>>,
+    pub(super) subject: Option<Arc<str>>,
+    pub(super) issued_s: u64,
+    /// The first second at which it is refused as expired.
+    pub(super) until: u64,
 }
 
 impl Rules {
@@ -53,6 +73,17 @@ impl Rules {
         check_meaning(claims)?;
         let validity = self.validity(claims)?;
         validity.check(now)?;
+        let issued_s = date(claims, "iat")?.map_or(0, |date| date.floor);
+        let mut sid = None;
+        if self.logout_audience.is_some() {
+            if validity.until.saturating_sub(issued_s) > LOGOUT_KEPT_SECONDS {
+                let days = LOGOUT_KEPT_SECONDS / 86_400;
+                return Err(bad(format!(
+                    "it lives for more than {days} days, for which a logout is remembered"
+                )));
+            }
+            sid = named(claims, "sid", SUBJECT_BYTES_MAX)?;
+        }
         let subject = subject(claims)?;
         let name = ["preferred_username", "email", "name"]
             .iter()
@@ -61,7 +92,38 @@ impl Rules {
         let token_id = json::optional_str(claims, "jti").map_err(bad)?;
         let token_id =
             token_id.filter(|id| fit_to_show(id, NAME_BYTES_MAX)).map(|id| format!("jti:{id}").into());
-        Ok(Accepted { subject, name, client: client.map(Arc::from), token_id, validity })
+        Ok(Accepted { subject, name, client: client.map(Arc::from), token_id, sid, issued_s, validity })
+    }
+
+    /// A logout token: OpenID Connect Back-Channel Logout 1.0, section 2.6.
+    pub(super) fn check_logout(&self, token: &Unverified<'_>, now: u64) -> Result<LoggedOut, Rejected> {
+        let claims = &token.claims;
+        let wrong = |detail: &str| Rejected::new(Cause::WrongPurpose, detail);
+        match token.header.typ.as_deref() {
+            None | Some("jwt" | "logout+jwt") => {}
+            Some(other) => return Err(wrong(&format!("a token of type {}", quoted(other)))),
+        }
+        let Some(expected) = &self.logout_audience else {
+            return Err(wrong("no logout_audience is configured for this issuer"));
+        };
+        check_audience(&audiences(claims)?, expected)?;
+        let validity = self.validity(claims)?;
+        validity.check(now)?;
+        let event = claims.get("events").and_then(|events| events.get(LOGOUT_EVENT));
+        if !event.is_some_and(Value::is_object) {
+            return Err(wrong("it tells of no logout (claim events)"));
+        }
+        if claims.contains_key("nonce") {
+            return Err(wrong("it has a nonce, as an ID token has and a logout token must not"));
+        }
+        let sid = named(claims, "sid", SUBJECT_BYTES_MAX)?;
+        let subject = claims.contains_key("sub").then(|| subject(claims)).transpose()?;
+        if sid.is_none() && subject.is_none() {
+            return Err(Rejected::new(Cause::NoSubject, "neither sub nor sid is there"));
+        }
+        let id = named(claims, "jti", SUBJECT_BYTES_MAX)?.ok_or_else(|| bad("claim jti is missing"))?;
+        let issued_s = date(claims, "iat")?.map_or(0, |date| date.floor);
+        Ok(LoggedOut { id, sid, subject, issued_s, until: validity.until })
     }
 
     /// OpenID Connect Core section 3.1.3.7, points 3 to 5. Another audience beside ours could replay the token
@@ -177,6 +239,15 @@ fn client(claims: &Object) -> Result<Option<&str>, Rejected> {
         }
         _ => Ok(party.or(client)),
     }
+}
+
+/// A name that the issuer gives something, where it does: a claim that must be fit to be kept.
+fn named(claims: &Object, name: &str, bytes_max: usize) -> Result<Option<Arc<str>>, Rejected> {
+    let Some(text) = json::optional_str(claims, name).map_err(bad)? else { return Ok(None) };
+    if !fit_to_show(text, bytes_max) {
+        return Err(bad(format!("claim {name} is empty, too long, or holds control characters")));
+    }
+    Ok(Some(text.into()))
 }
 
 fn subject(claims: &Object) -> Result<Arc<str>, Rejected> {

@@ -12,9 +12,11 @@ mod cache;
 mod claims;
 mod groups;
 pub(crate) mod http;
+mod introspect;
 mod json;
 mod jws;
 mod keys;
+mod logout;
 mod own;
 mod principal;
 mod provider;
@@ -32,14 +34,19 @@ use openidconnect::url::Url;
 use tokio::task::JoinSet;
 
 use self::cache::{Cache, Verified};
+pub(crate) use self::claims::LOGOUT_KEPT_SECONDS;
 use self::claims::Rules;
 use self::groups::GroupRules;
 use self::http::Http;
+pub(crate) use self::introspect::{Endpoint, Introspector};
 pub use self::jws::TOKEN_BYTES_MAX;
 use self::jws::Unverified;
 pub use self::keys::Algorithm;
 use self::keys::{Keys, SignatureVerdict};
+pub(crate) use self::logout::Logout;
 pub(crate) use self::own::OwnKeys;
+pub(crate) use self::principal::Login;
+use self::principal::Shown;
 pub use self::principal::{Credential, Principal, PrincipalKind};
 use self::provider::Provider;
 pub(crate) use self::rejected::quoted;
@@ -77,6 +84,10 @@ pub struct IssuerConfig {
     pub ca: Option<Vec<u8>>,
     /// The signature algorithms that its tokens may use.
     pub algorithms: Vec<Algorithm>,
+    /// The `aud` of its logout tokens; without it they are refused.
+    pub logout_audience: Option<String>,
+    /// Whether a principal keeps its token, to ask the issuer whether it still holds.
+    pub keeps_tokens: bool,
     /// How far its clock may be from ours; at most five minutes.
     pub clock_skew: Duration,
     /// For how long keys serve after their last fetch, while it cannot be reached; a minute to thirty days.
@@ -100,6 +111,8 @@ impl IssuerConfig {
             principal: PrincipalKind::User,
             ca: None,
             algorithms: Algorithm::DEFAULT.to_vec(),
+            logout_audience: None,
+            keeps_tokens: false,
             clock_skew: Duration::from_secs(30),
             keys_max_age: Duration::from_secs(24 * 3600),
             danger_http: false,
@@ -113,6 +126,7 @@ pub struct Identity {
     /// The place of each issuer by its URL.
     places: BTreeMap<String, usize>,
     remembered: Cache,
+    logouts: logout::Seen,
 }
 
 #[derive(Clone)]
@@ -122,6 +136,7 @@ struct Issuer {
     algorithms: BTreeSet<Algorithm>,
     rules: Rules,
     groups: GroupRules,
+    keeps_tokens: bool,
     provider: Arc<Provider>,
 }
 
@@ -145,8 +160,12 @@ impl Identity {
     /// # Errors
     /// Every mistake of every issuer, each a lower-case fragment that begins with the issuer's name.
     pub fn new(configs: &[IssuerConfig]) -> Result<Self, Vec<String>> {
-        let mut identity =
-            Self { issuers: Vec::new(), places: BTreeMap::new(), remembered: Cache::new(REMEMBERED_MAX) };
+        let mut identity = Self {
+            issuers: Vec::new(),
+            places: BTreeMap::new(),
+            remembered: Cache::new(REMEMBERED_MAX),
+            logouts: logout::Seen::default(),
+        };
         let mut mistakes = Vec::new();
         for config in configs {
             let mut mistaken =
@@ -183,7 +202,10 @@ impl Identity {
         let place = self.place(&token)?;
         let issuer = &self.issuers[place];
         let rejected = |rejected: Rejected| rejected.of(&issuer.name);
-        let (principal, keys) = issuer.verify(&token, now).await.map_err(rejected)?;
+        let (mut principal, keys) = issuer.verify(&token, now).await.map_err(rejected)?;
+        if issuer.keeps_tokens {
+            principal.shown = Shown(Some(Arc::new(Credential::new(credential.expose().to_vec()))));
+        }
         let principal = Arc::new(principal);
         self.remembered.insert(digest, Verified { principal: Arc::clone(&principal), issuer: place, keys });
         Ok(principal)
@@ -195,12 +217,14 @@ impl Identity {
         let issuers = self.issuers.iter().cloned().map(|mut issuer| {
             issuer.rules.audience = Some(audience.to_owned());
             issuer.rules.access_token_audience = Some(audience.to_owned());
+            issuer.keeps_tokens = false;
             issuer
         });
         Identity {
             issuers: issuers.collect(),
             places: self.places.clone(),
             remembered: Cache::new(REMEMBERED_MAX),
+            logouts: logout::Seen::default(),
         }
     }
 
@@ -298,9 +322,11 @@ impl Issuer {
                 audience: config.audience.clone(),
                 access_token_audience: config.access_token_audience.clone(),
                 authorized_parties: config.authorized_parties.clone(),
+                logout_audience: config.logout_audience.clone(),
                 clock_skew_seconds: config.clock_skew.as_secs(),
             },
             groups,
+            keeps_tokens: config.keeps_tokens,
             provider: Arc::new(Provider::new(name, config.url.clone(), http, config.keys_max_age)),
         })
     }
@@ -329,7 +355,12 @@ impl Issuer {
             groups,
             client: claims.client,
             token_id,
+            login: Login {
+                id: claims.sid.map(|sid| format!("{}:{sid}", self.name).into()),
+                issued_s: claims.issued_s,
+            },
             validity: claims.validity,
+            shown: Shown::default(),
         };
         Ok((principal, keys))
     }

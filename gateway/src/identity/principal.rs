@@ -39,8 +39,38 @@ pub struct Principal {
     pub(super) groups: Arc<[Arc<str>]>,
     pub(super) client: Option<Arc<str>>,
     pub(super) token_id: Arc<str>,
+    pub(super) login: Login,
     pub(super) validity: Validity,
+    pub(super) shown: Shown,
 }
+
+/// The login at the issuer that a token came of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Login {
+    /// As `issuer:sid`, where the token names it and its issuer tells of logouts.
+    pub(crate) id: Option<Arc<str>>,
+    /// When the token was issued, in Unix seconds of the issuer's clock.
+    pub(crate) issued_s: u64,
+}
+
+/// The token itself, kept where its issuer is asked whether it still holds. It shows nothing, and decides nothing about who
+/// a principal is.
+#[derive(Clone, Default)]
+pub(super) struct Shown(pub(super) Option<Arc<Credential>>);
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
+impl PartialEq for Shown {
+    fn eq(&self, _: &Shown) -> bool {
+        true
+    }
+}
+
+impl Eq for Shown {}
 
 impl Principal {
     /// Whether it is a person or a workload.
@@ -104,6 +134,18 @@ impl Principal {
         UNIX_EPOCH + Duration::from_secs(self.validity.until)
     }
 
+    /// The login that the token came of.
+    #[must_use]
+    pub(crate) fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// The token itself, where its issuer is to be asked whether it still holds.
+    #[must_use]
+    pub(crate) fn shown(&self) -> Option<&Arc<Credential>> {
+        self.shown.0.as_ref()
+    }
+
     /// A principal as the ledger kept it, for what was handed down before a restart. It was verified then, and the ledger is what
     /// nobody changes unseen; nothing else may make one.
     pub(crate) fn recorded(
@@ -124,8 +166,15 @@ impl Principal {
             groups: groups.into_iter().collect(),
             client: None,
             token_id: token_id.into(),
+            login: Login::default(),
             validity: Validity { from: 0, until },
+            shown: Shown::default(),
         }
+    }
+
+    /// The same, by this login, as the ledger kept that too.
+    pub(crate) fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// A principal that nobody verified, for tests of what comes after identity.
@@ -142,7 +191,9 @@ impl Principal {
             groups: groups.into_iter().collect(),
             client: None,
             token_id: "jti:test".into(),
+            login: Login::default(),
             validity: Validity { from: 0, until: super::claims::SECONDS_MAX },
+            shown: Shown::default(),
         }
     }
 }

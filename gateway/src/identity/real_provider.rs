@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser as _;
 
-use super::{Cause, Credential, Identity, IssuerConfig, Principal, PrincipalKind, Rejected};
+use super::http::Http;
+use super::{Cause, Credential, Identity, Introspector, IssuerConfig, Principal, PrincipalKind, Rejected};
 use crate::token::{TokenArgs, TokenError, fetch};
 
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -64,13 +65,18 @@ impl Provider {
     }
 
     fn command(&mut self, command: &str) {
+        assert_eq!(self.ask(command), "done", "{command}");
+    }
+
+    fn ask(&mut self, command: &str) -> String {
         writeln!(self.input, "{command}").expect("the provider listens");
-        assert_eq!(self.line(), "done", "{command}");
+        self.line()
     }
 
     fn identity(&self) -> Identity {
         let mut config = IssuerConfig::new("idp", &self.url, "cli");
         config.access_token_audience = Some("urn:gatebook".to_owned());
+        config.logout_audience = Some("cli".to_owned());
         config.groups_claim = Some("groups".to_owned());
         config.principal = PrincipalKind::Service;
         config.ca = Some(self.ca.clone());
@@ -224,4 +230,79 @@ async fn a_person_logs_in_by_the_device_flow() {
     let principal = verify(&identity, &token, 0).await.expect("an ID token");
     assert_eq!((&**principal.id(), &**principal.name()), ("idp:alice", "alice"));
     assert_eq!(groups(&principal), ["dba", "dev"]);
+}
+
+#[tokio::test]
+async fn a_logout_of_a_real_provider_is_understood_once() {
+    let mut provider = Provider::start();
+    let identity = provider.identity();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let uri = format!("http://{}/backchannel-logout", listener.local_addr().expect("an address"));
+    let received = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.expect("the provider comes");
+        let mut request = Vec::new();
+        // The form is the body's only line, and its length stands before it.
+        let body = loop {
+            stream.read_buf(&mut request).await.expect("a request");
+            let text = String::from_utf8(request.clone()).expect("text");
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.parse().expect("a length"))
+            });
+            if length == Some(body.len()) {
+                break body.to_owned();
+            }
+        };
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("an answer");
+        body
+    });
+    // The provider's answer comes after ours, so this thread must not wait for it.
+    let told = tokio::task::spawn_blocking(move || {
+        (provider.ask(&format!("logout alice the-login {uri}")), provider)
+    });
+    let body = tokio::time::timeout(ANSWER_MAX, received).await.expect("in time").expect("a form");
+    let (said, _provider) = told.await.expect("an answer");
+    assert_eq!(said, "done");
+    let token = body.strip_prefix("logout_token=").expect("one field");
+    let verify = || async { identity.verify_logout(&Credential::from(token), SystemTime::now()).await };
+    let told = verify().await.map_err(|rejected| rejected.to_string()).expect("a logout token");
+    assert_eq!(told.logout.login.as_deref(), Some("idp:the-login"));
+    assert_eq!(told.logout.principal.as_deref(), Some("idp:alice"));
+    let again = verify().await.err().expect("once");
+    assert_eq!(again.cause(), Cause::Replayed);
+    told.forget();
+    assert!(verify().await.is_ok(), "one that could not be acted on may be told again");
+    let rejected =
+        identity.verify(&Credential::from(token), SystemTime::now()).await.expect_err("it opens nothing");
+    assert_eq!(rejected.cause(), Cause::WrongPurpose);
+}
+
+#[tokio::test]
+async fn a_real_provider_says_whether_a_token_still_holds() {
+    let mut provider = Provider::start();
+    let secret = |text: &str| zeroize::Zeroizing::new(text.to_owned());
+    let http = Http::new(Some(&provider.ca), false).expect("a client");
+    let introspector = Introspector::new(http, &provider.url, "ci");
+    let endpoint = introspector.find().await.expect("it has an endpoint for that");
+    let said = provider.ask("opaque");
+    let token = said.strip_prefix("done ").expect("a token");
+    let ask = |with: &str| {
+        let (secret, token) = (secret(with), Credential::from(token));
+        let (introspector, endpoint) = (&introspector, &endpoint);
+        async move { introspector.is_active(endpoint, &secret, &token).await }
+    };
+    assert_eq!(ask("ci-secret").await, Ok(true));
+    let error = ask("guessed").await.expect_err("no answer to a stranger");
+    assert!(error.contains("401") && !error.contains("guessed") && !error.contains(token), "{error}");
+    provider.command(&format!("end {token}"));
+    assert_eq!(ask("ci-secret").await, Ok(false));
+    // This provider does not say anything about tokens that are JWTs: no answer, and not "inactive".
+    let jwt = Credential::from(provider.client_token().await.as_str());
+    let error = introspector.is_active(&endpoint, &secret("ci-secret"), &jwt).await.expect_err("no answer");
+    assert!(error.contains("400"), "{error}");
 }

@@ -35,13 +35,15 @@ pub enum Cause {
     UnknownKey,
     /// The signature is not the key's.
     BadSignature,
+    /// It may be shown once, and was.
+    Replayed,
     /// The issuer's keys are needed and cannot be had.
     ProviderUnreachable,
 }
 
 impl Cause {
     /// All causes, in the order of their declaration.
-    pub const ALL: [Cause; 15] = [
+    pub const ALL: [Cause; 16] = [
         Cause::Malformed,
         Cause::Oversized,
         Cause::UnknownIssuer,
@@ -56,6 +58,7 @@ impl Cause {
         Cause::BadClaim,
         Cause::UnknownKey,
         Cause::BadSignature,
+        Cause::Replayed,
         Cause::ProviderUnreachable,
     ];
 
@@ -77,6 +80,7 @@ impl Cause {
             Cause::BadClaim => "bad_claim",
             Cause::UnknownKey => "unknown_key",
             Cause::BadSignature => "bad_signature",
+            Cause::Replayed => "replayed",
             Cause::ProviderUnreachable => "provider_unreachable",
         }
     }

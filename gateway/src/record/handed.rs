@@ -12,7 +12,7 @@ use gatebook_ledger::{Storage, Writer, reader};
 
 use super::principal;
 use crate::delegation::{Delegation, Kept};
-use crate::identity::{Principal, PrincipalKind};
+use crate::identity::{Login, Principal, PrincipalKind};
 use crate::policy::ScopeText;
 
 /// Longer lasts none: `delegation.ttl_max` goes no further.
@@ -32,10 +32,10 @@ pub(super) fn written(
     };
     let payload = event::DelegationCreatedPayload {
         actions: list(&made.text.actions),
-        actor: made.actor.as_deref().map(principal),
+        actor: made.actor.as_deref().map(logged_in),
         commands: made.commands.as_ref().map(|commands| commands.max),
         name: made.name.as_deref().map(Into::into),
-        principal: principal(&made.principal),
+        principal: logged_in(&made.principal),
         resources: list(&made.text.resources),
         roles: made.text.roles.as_deref().map(list),
         rows: made.text.rows,
@@ -44,6 +44,13 @@ pub(super) fn written(
         token: (&**made.principal.token_id()).into(),
     };
     (body, payload)
+}
+
+/// A principal with the login that its token came of: when that is over, so is what was handed down by it.
+fn logged_in(who: &Principal) -> event::Principal<'_> {
+    let Login { id, issued_s } = who.login();
+    let sid = id.as_deref().and_then(|id| id.split_once(':')).map(|(_, sid)| sid.into());
+    event::Principal { login: Some(event::Login { issued_s: *issued_s, sid }), ..principal(who) }
 }
 
 /// The delegations whose time is not over and that nobody ended, in the order in which they were made.
@@ -130,5 +137,9 @@ fn read(
 fn recorded(who: &event::Principal<'_>, token: &str, until: u64) -> Principal {
     let kind = if who.kind == "user" { PrincipalKind::User } else { PrincipalKind::Service };
     let groups = who.groups.iter().map(|group| Arc::from(&**group));
-    Principal::recorded(kind, &who.issuer, &who.subject, &who.name, groups, token, until)
+    let login = who.login.as_ref().map_or_else(Login::default, |login| Login {
+        id: login.sid.as_ref().map(|sid| format!("{}:{sid}", who.issuer).into()),
+        issued_s: login.issued_s,
+    });
+    Principal::recorded(kind, &who.issuer, &who.subject, &who.name, groups, token, until).with_login(login)
 }

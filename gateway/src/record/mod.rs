@@ -10,6 +10,7 @@ mod anchor;
 mod approval;
 mod book;
 mod handed;
+mod past;
 mod revocations;
 mod shown;
 mod stream;
@@ -48,6 +49,7 @@ use crate::session::{Day, Signal, Signals, Target, Ticket};
 use anchor::Anchors;
 pub(crate) use approval::{Answered, Asked, Broken, Used};
 pub(crate) use book::{Book, CommandEntry, OutcomeEntry, Ruled};
+pub(crate) use past::{Past, Sought};
 pub(crate) use thread::Found;
 use thread::{Opener, Thread};
 use watch::Watch;
@@ -533,6 +535,19 @@ impl Recorder {
             .map_err(|error| StartError::System { path: path.clone(), error })
     }
 
+    /// The sessions that fit, those that are over among them. Blocks, at most until `until`.
+    ///
+    /// # Errors
+    /// Of the storage; [`std::io::ErrorKind::TimedOut`].
+    pub(crate) fn find_sessions(
+        &self,
+        config: &LedgerConfig,
+        sought: &Sought,
+        until: Instant,
+    ) -> std::io::Result<Past> {
+        past::find(&config.path, sought, until)
+    }
+
     /// Records that rights are handed down; durable when it returns.
     pub(crate) async fn record_delegation(
         &self,
@@ -550,10 +565,12 @@ impl Recorder {
         id: &str,
         by: &str,
         reason: &str,
+        why: &str,
         deadline: Duration,
     ) -> Result<(), Unavailable> {
         let body = event::DelegationEndedBody { delegation: id.into(), reason: reason.into() };
-        self.record(&body, Some(&event::DelegationEndedPayload { by: by.into() }), deadline).await
+        let why = Some(why).filter(|why| !why.is_empty()).map(Into::into);
+        self.record(&body, Some(&event::DelegationEndedPayload { by: by.into(), why }), deadline).await
     }
 
     /// Records a revocation; durable when it returns.
@@ -565,6 +582,7 @@ impl Recorder {
         let mut payload = event::RevocationPayload {
             by: revoked.by.into(),
             group: None,
+            logout: None,
             principal: None,
             reason: revoked.reason.into(),
             resource: None,
@@ -575,8 +593,19 @@ impl Recorder {
             Target::Principal(id) => payload.principal = Some(id.as_str().into()),
             Target::Group(name) => payload.group = Some(name.as_str().into()),
             Target::Token(id) => payload.token = Some(id.as_str().into()),
+            Target::Logout(logout) => {
+                payload.logout = Some(event::Logout {
+                    issued_s: logout.issued_s,
+                    login: logout.login.as_deref().map(Into::into),
+                    principal: logout.principal.as_deref().map(Into::into),
+                });
+            }
             Target::Resource(name) => payload.resource = Some(name.as_str().into()),
             Target::Session(number) => payload.session = Some(*number),
+            // It ends as it does otherwise, so that there is one event to derive the living from.
+            Target::Delegation(id) => {
+                return self.record_delegation_end(id, revoked.by, "revoked", revoked.reason, deadline).await;
+            }
         }
         let body = event::RevocationBody { target: revoked.target.kind().into() };
         self.record(&body, Some(&payload), deadline).await
@@ -697,6 +726,7 @@ fn principal(principal: &Principal) -> event::Principal<'_> {
             PrincipalKind::Service => "service",
         }
         .into(),
+        login: None,
         name: (&**principal.name()).into(),
         subject: (&**principal.subject()).into(),
     }
@@ -712,6 +742,7 @@ fn actor(link: &Delegation) -> event::Principal<'_> {
             groups: Vec::new(),
             issuer: "".into(),
             kind: "agent".into(),
+            login: None,
             name: link.name.as_deref().unwrap_or(&link.id).into(),
             subject: (&*link.id).into(),
         },

@@ -4,12 +4,14 @@
 //! and no further. It follows the chain back from its end, which the key of the open epoch signed, and asks neither the index nor
 //! anything else that is derived: whoever can write to the files, and does not hold the keys, cannot leave a revocation out unseen.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
-use gatebook_ledger::event::{self, Decoded, RevocationPayload, RevokedBody, RevokedPayload};
+use gatebook_ledger::event::{self, Decoded, LoggedOut, RevocationPayload, RevokedBody, RevokedPayload};
 use gatebook_ledger::{Kind, Storage, Writer, reader};
 
+use crate::identity::Logout;
 use crate::session::{StayOut, Target};
 
 /// A list that is longer is not written: then the next start reads further back.
@@ -41,7 +43,7 @@ impl Revocations {
                 |entry, payload| {
                     let kind = entry.header.kind;
                     match event::decode(kind, entry.body, payload) {
-                        Ok(Decoded::Revoked(body, Some(list))) if body.count == length(&list) => {
+                        Ok(Decoded::Revoked(body, Some(list))) if body.count == list.count() => {
                             // It has all before it, read or not.
                             (listed, unread) = (true, None);
                             known.add_list(list);
@@ -77,6 +79,13 @@ impl Revocations {
             revoked.principal.map(|id| Target::Principal(id.into_owned())),
             revoked.group.map(|name| Target::Group(name.into_owned())),
             revoked.token.map(|id| Target::Token(id.into_owned())),
+            revoked.logout.map(|logout| {
+                Target::Logout(Logout {
+                    login: logout.login.map(Cow::into_owned),
+                    principal: logout.principal.map(Cow::into_owned),
+                    issued_s: logout.issued_s,
+                })
+            }),
         ];
         targets.iter().flatten().for_each(|target| self.stay_out.add(target));
     }
@@ -85,7 +94,14 @@ impl Revocations {
         let principals = list.principals.into_iter().map(Target::Principal);
         let groups = list.groups.into_iter().map(Target::Group);
         let tokens = list.tokens.into_iter().map(Target::Token);
-        principals.chain(groups).chain(tokens).for_each(|target| self.stay_out.add(&target));
+        let logout = |login, principal, issued_s| Target::Logout(Logout { login, principal, issued_s });
+        let logins = list.logouts.logins.into_iter().map(|(id, at)| logout(Some(id), None, at));
+        let logged_out = list.logouts.principals.into_iter().map(|(id, at)| logout(None, Some(id), at));
+        let all = principals.chain(groups).chain(tokens).chain(logins).chain(logged_out);
+        all.for_each(|target| self.stay_out.add(&target));
+        for (principal, issued_s) in list.logouts.nameless {
+            self.stay_out.log_out_nameless(&principal, issued_s);
+        }
     }
 
     /// Takes note of a record on its way into the ledger.
@@ -104,16 +120,16 @@ impl Revocations {
         }
         let sorted = |names: &HashSet<String>| names.iter().cloned().collect();
         let [principals, groups, tokens] = self.stay_out.all().map(sorted);
-        let list = RevokedPayload { groups, principals, tokens };
-        let body = RevokedBody { count: length(&list) };
+        let [logins, nameless, logged_out] = self.stay_out.logouts().map(|logouts| {
+            logouts.iter().map(|(id, at)| (id.clone(), *at)).collect::<BTreeMap<String, u64>>()
+        });
+        let logouts = LoggedOut { logins, nameless, principals: logged_out };
+        let list = RevokedPayload { groups, logouts, principals, tokens };
+        let body = RevokedBody { count: list.count() };
         let mut bytes = Vec::new();
         let body_bytes = event::encode(&body, Some(&list), &mut bytes);
         (bytes.len() <= LIST_BYTES_MAX).then_some((bytes, body_bytes))
     }
-}
-
-fn length(list: &RevokedPayload) -> u64 {
-    (list.groups.len() + list.principals.len() + list.tokens.len()) as u64
 }
 
 fn unknown(why: &str) -> io::Error {
@@ -124,6 +140,7 @@ fn unknown(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -158,6 +175,7 @@ mod tests {
             let payload = RevocationPayload {
                 by: "test".into(),
                 group: None,
+                logout: None,
                 principal: Some((*principal).into()),
                 reason: "test".into(),
                 resource: None,
@@ -247,6 +265,12 @@ mod tests {
             Target::Group("corp:staff".into()),
             Target::Token("t-1".into()),
             Target::Principal("corp:two".into()),
+            Target::Logout(Logout {
+                login: Some("corp:s-1".into()),
+                principal: Some("corp:three".into()),
+                issued_s: 7,
+            }),
+            Target::Logout(Logout { login: None, principal: Some("corp:four".into()), issued_s: 8 }),
         ] {
             let revoked = Revoked { target: &target, reason: "test", by: "test" };
             runtime.block_on(recorder.record_revocation(&revoked, DEADLINE)).expect("it is durable");
@@ -259,6 +283,9 @@ mod tests {
         }
         let (recorder, found) = start(&storage, &config).expect("it starts");
         assert_eq!(found.revoked().all().map(HashSet::len), [2, 1, 1]);
+        let kept = |id: &str, at: u64| HashMap::from([(id.to_owned(), at)]);
+        let logouts = [kept("corp:s-1", 7), kept("corp:three", 7), kept("corp:four", 8)];
+        assert_eq!(found.revoked().logouts(), logouts.each_ref());
         recorder.stop(DEADLINE);
     }
 }

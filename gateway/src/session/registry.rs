@@ -2,7 +2,7 @@
 //!
 //! Ending is a signal that each session's own task obeys first; nothing here touches a connection.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::signal::Signal;
-use crate::identity::Principal;
+use crate::identity::{Logout, Principal};
 use crate::policy::Standing;
 
 /// A session as the registry knows it.
@@ -22,8 +22,8 @@ pub(crate) struct Live {
     pub(crate) number: u64,
     /// Who, where, and as which role.
     pub(crate) standing: Arc<Standing>,
-    /// The id of the token that opened it.
-    pub(crate) token: Arc<str>,
+    /// Who opened it, by which token.
+    pub(crate) principal: Arc<Principal>,
     /// How it is told to end.
     pub(crate) signal: Arc<dyn Signals>,
     /// When it ends at the latest.
@@ -56,10 +56,14 @@ pub(crate) enum Target {
     Group(String),
     /// A token by its id, `jti:…` or `blake3:…`; it stays out.
     Token(String),
+    /// What the issuer says is over: tokens that came of it stay out.
+    Logout(Logout),
     /// A resource by its name: its sessions end, and may come again.
     Resource(String),
     /// One session by its number; its principal may come again.
     Session(u64),
+    /// What was handed down, by the delegation's id, and all that came of it.
+    Delegation(String),
 }
 
 impl Target {
@@ -69,8 +73,10 @@ impl Target {
             Target::Principal(_) => "principal",
             Target::Group(_) => "group",
             Target::Token(_) => "token",
+            Target::Logout(_) => "logout",
             Target::Resource(_) => "resource",
             Target::Session(_) => "session",
+            Target::Delegation(_) => "delegation",
         }
     }
 }
@@ -82,46 +88,14 @@ impl std::fmt::Display for Target {
             Target::Principal(id) => write!(f, "{id}"),
             Target::Group(name) => write!(f, "group {name}"),
             Target::Token(id) => write!(f, "token {id}"),
+            Target::Logout(Logout { login: Some(login), .. }) => write!(f, "login {login}"),
+            Target::Logout(Logout { principal, .. }) => {
+                write!(f, "the logins of {}", principal.as_deref().unwrap_or_default())
+            }
             Target::Resource(name) => write!(f, "resource {name}"),
             Target::Session(number) => write!(f, "session {number}"),
+            Target::Delegation(id) => write!(f, "delegation {id}"),
         }
-    }
-}
-
-/// Who stays out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StayOut {
-    principals: HashSet<String>,
-    groups: HashSet<String>,
-    tokens: HashSet<String>,
-}
-
-impl StayOut {
-    /// What was revoked stays out, where it is something that could come again.
-    pub(crate) fn add(&mut self, target: &Target) {
-        match target {
-            Target::Principal(id) => self.principals.insert(id.clone()),
-            Target::Group(name) => self.groups.insert(name.clone()),
-            Target::Token(id) => self.tokens.insert(id.clone()),
-            Target::Resource(_) | Target::Session(_) => false,
-        };
-    }
-
-    /// The principals, the groups and the tokens that stay out.
-    pub(crate) fn all(&self) -> [&HashSet<String>; 3] {
-        [&self.principals, &self.groups, &self.tokens]
-    }
-
-    /// Whether this principal stays out, whatever its token says.
-    pub(crate) fn has_principal(&self, id: &str) -> bool {
-        self.principals.contains(id)
-    }
-
-    /// Whether this principal, or a group that it is in, or its token, stays out.
-    pub(crate) fn has(&self, principal: &Principal) -> bool {
-        self.has_principal(principal.id())
-            || self.tokens.contains(&**principal.token_id())
-            || principal.groups().iter().any(|group| self.groups.contains(&**group))
     }
 }
 
@@ -176,9 +150,11 @@ impl Registry {
             Target::Group(name) => {
                 live.standing.chain.iter().any(|link| link.groups().iter().any(|group| **group == **name))
             }
-            Target::Token(id) => *live.token == **id,
+            Target::Token(id) => **live.principal.token_id() == **id,
+            Target::Logout(logout) => logout.covers(&live.principal),
             Target::Resource(name) => *live.standing.resource == **name,
             Target::Session(number) => live.number == *number,
+            Target::Delegation(id) => live.standing.scopes.iter().any(|scope| **scope.delegation() == **id),
         })
     }
 

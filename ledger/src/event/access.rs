@@ -1,7 +1,7 @@
 //! The events of rights: taken away, handed down, and what was done by those who administer.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::Principal;
 /// See [`super::REVOCATION`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevocationBody<'a> {
-    /// `principal`, `group`, `token`, `resource` or `session`.
+    /// `principal`, `group`, `token`, `logout`, `resource` or `session`.
     #[serde(borrow)]
     pub target: Cow<'a, str>,
 }
@@ -24,6 +24,9 @@ pub struct RevocationPayload<'a> {
     /// The group's name.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Cow<'a, str>>,
+    /// The logout.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub logout: Option<Logout<'a>>,
     /// The principal's id.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Cow<'a, str>>,
@@ -41,6 +44,19 @@ pub struct RevocationPayload<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
+/// The end of logins at an issuer: tokens that were issued by then, for this login or this principal, stay out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logout<'a> {
+    /// When, by the issuer's clock, in seconds since 1970 UTC.
+    pub issued_s: u64,
+    /// The login, as `issuer:sid`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Cow<'a, str>>,
+    /// Whose it was; where no login is named, all of theirs.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Cow<'a, str>>,
+}
+
 impl RevocationPayload<'_> {
     /// What was revoked, in words.
     #[must_use]
@@ -52,7 +68,11 @@ impl RevocationPayload<'_> {
             ("token ", &self.token),
         ];
         let named = named.into_iter().find_map(|(kind, name)| Some(format!("{kind}{}", name.as_ref()?)));
-        named.unwrap_or_else(|| {
+        let logout = self.logout.as_ref().map(|logout| match (&logout.login, &logout.principal) {
+            (Some(login), _) => format!("login {login}"),
+            (None, principal) => format!("the logins of {}", principal.as_deref().unwrap_or_default()),
+        });
+        named.or(logout).unwrap_or_else(|| {
             self.session.map_or("a session".to_owned(), |number| format!("session {number}"))
         })
     }
@@ -101,10 +121,42 @@ pub struct RevokedBody {
 pub struct RevokedPayload {
     /// The groups' names.
     pub groups: BTreeSet<String>,
+    /// What was logged out.
+    #[serde(default, skip_serializing_if = "LoggedOut::is_empty")]
+    pub logouts: LoggedOut,
     /// The principals' ids.
     pub principals: BTreeSet<String>,
     /// The tokens' ids.
     pub tokens: BTreeSet<String>,
+}
+
+impl RevokedPayload {
+    /// How many there are in all, as [`RevokedBody::count`] has it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let LoggedOut { logins, nameless, principals } = &self.logouts;
+        let names = self.groups.len() + self.principals.len() + self.tokens.len();
+        (names + logins.len() + nameless.len() + principals.len()) as u64
+    }
+}
+
+/// Whose tokens stay out that were issued by then: ids, each with seconds since 1970 UTC.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LoggedOut {
+    /// Logins, as `issuer:sid`.
+    pub logins: BTreeMap<String, u64>,
+    /// Principals, as far as their tokens name no login.
+    pub nameless: BTreeMap<String, u64>,
+    /// Principals, with all their logins.
+    pub principals: BTreeMap<String, u64>,
+}
+
+impl LoggedOut {
+    /// Whether nothing was logged out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.logins.is_empty() && self.nameless.is_empty() && self.principals.is_empty()
+    }
 }
 
 /// See [`super::DELEGATION_CREATED`].
@@ -177,4 +229,7 @@ pub struct DelegationEndedPayload<'a> {
     /// Who ended it.
     #[serde(borrow)]
     pub by: Cow<'a, str>,
+    /// Why, in their own words.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Cow<'a, str>>,
 }

@@ -102,7 +102,10 @@ pub fn describe(kind: Kind, body: &[u8], payload: Option<&[u8]>) -> String {
             format!("{}{before}: {actions} on {resources}, of {whose}{to}", body.delegation)
         }
         Decoded::DelegationEnded(body, payload) => {
-            let by = payload.map_or_else(String::new, |payload| format!(" by {}", payload.by));
+            let by = payload.map_or_else(String::new, |payload| {
+                let why = payload.why.map_or_else(String::new, |why| format!(": {why}"));
+                format!(" by {}{why}", payload.by)
+            });
             format!("{} {}{by}", body.delegation, body.reason)
         }
         Decoded::Revocation(Some(payload)) => {

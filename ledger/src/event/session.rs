@@ -87,12 +87,25 @@ pub struct Principal<'a> {
     /// `user`, `service`, or `agent` where it acts by a delegation and showed no identity of its own.
     #[serde(borrow)]
     pub kind: Cow<'a, str>,
+    /// By which login at the issuer, where something must be held against it later.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login<'a>>,
     /// The name that people know it by.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// The name that the issuer knows it by.
     #[serde(borrow)]
     pub subject: Cow<'a, str>,
+}
+
+/// A login at an issuer, as a token tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login<'a> {
+    /// When the token was issued, in seconds since 1970 UTC.
+    pub issued_s: u64,
+    /// The issuer's name for the login (`sid`).
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<Cow<'a, str>>,
 }
 
 /// See [`Kind::SESSION_CLOSED`]. Recovery closes what a crash left open with the reason `crash`, and the counts that it cannot know absent.

@@ -25,7 +25,8 @@ pub fn words(entry: &Entry<'_>, payload: Option<&[u8]>, tell: &mut dyn FnMut(Fie
             }
         }
         Ok(Decoded::Revocation(Some(revoked))) => {
-            if let Some(id) = &revoked.principal {
+            let logged_out = revoked.logout.as_ref().and_then(|logout| logout.principal.as_ref());
+            if let Some(id) = revoked.principal.as_ref().or(logged_out) {
                 tell(Field::Principal, id);
                 if let Some((_, subject)) = id.split_once(':') {
                     tell(Field::Principal, subject);

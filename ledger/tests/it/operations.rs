@@ -34,6 +34,7 @@ fn write(writer: &mut Writer, sessions: u64) {
         groups: Vec::new(),
         issuer: "corp".into(),
         kind: "user".into(),
+        login: None,
         name: name.into(),
         subject: format!("{name}@corp").into(),
     };

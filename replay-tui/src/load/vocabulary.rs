@@ -225,7 +225,10 @@ pub(super) fn words(entry: &Entry<'_>, payload: &[u8]) -> Result<Words, String> 
         Decoded::DelegationCreated(body, payload) => handed_down(&body, payload.as_deref()),
         Decoded::DelegationEnded(body, payload) => {
             let mut words = sentence(format!("delegation {} {}", body.delegation, body.reason));
-            words.fact("by", &payload.map(|payload| payload.by).unwrap_or_default());
+            if let Some(payload) = payload {
+                words.fact("by", &payload.by);
+                words.fact("why", payload.why.as_deref().unwrap_or_default());
+            }
             words
         }
         Decoded::Other(body, payload) => other(kind, &body, payload.as_ref()),

@@ -177,6 +177,7 @@ impl Book {
         let payload = RevocationPayload {
             by: by.into(),
             group: None,
+            logout: None,
             principal: Some(principal.into()),
             reason: reason.into(),
             resource: None,
@@ -216,6 +217,7 @@ fn person(name: &str) -> Principal<'static> {
         groups: vec!["ci/shop/deploy".into()],
         issuer: Cow::Owned(issuer.to_owned()),
         kind: "service".into(),
+        login: None,
         name: Cow::Owned(name.to_owned()),
         subject: Cow::Owned(name.to_owned()),
     }
