@@ -248,3 +248,40 @@ fn copy_data_sent_ahead_reach_the_copy_that_asks_for_them() {
     assert_eq!(brief(&client.receive_until(b"Z")), ["T", "D 4", "C SELECT 1", "Z I"]);
     assert_eq!(rows(&world), "1,2");
 }
+
+/// The server puts values into what is no row: the text of an error or a notice, the result of a function that was called by number.
+#[test]
+fn what_is_no_row_is_cut_by_its_bytes() {
+    let policy = format!("{LOGIN}@max_bytes_per_session(\"2KiB\")\npermit (principal, action, resource);");
+    let world = World::new(&policy);
+    let failed = "SELECT (SELECT repeat('secret', 20000) FROM orders LIMIT 1)::int";
+    let batch = [extended(failed, &[]), sync()];
+    let told = "DO $$ BEGIN RAISE NOTICE '%', repeat('secret', 20000); END $$";
+    let oid: u32 = world.postgres.admin("SELECT 'query_to_xml'::regproc::oid").parse().expect("a number");
+    let mut called = oid.to_be_bytes().to_vec();
+    called.extend([0, 0, 0, 4]);
+    for argument in ["SELECT repeat('secret', 20000)", "f", "f", ""] {
+        called.extend(u32::try_from(argument.len()).expect("it is short").to_be_bytes());
+        called.extend(argument.as_bytes());
+    }
+    called.extend([0, 0]);
+    for (frames, expected) in [
+        (vec![query(failed)], vec![CUT, "Z I"]),
+        (batch.to_vec(), vec![CUT, "Z I"]),
+        (vec![query(told)], vec!["C DO", "Z I"]),
+        (vec![frame(b'F', &called)], vec![CUT, "Z I"]),
+    ] {
+        let mut client = world.client();
+        let answer = client.ask(&frames);
+        let size: usize = answer.iter().map(|message| message.body.len()).sum();
+        let mut told = brief(&answer);
+        told.retain(|told| !matches!(&**told, "1" | "2" | "T"));
+        assert_eq!(told, expected);
+        assert!(size < 2048, "{size}");
+        assert!(answer.iter().all(|message| !message.body.windows(12).any(|text| text == b"secretsecret")));
+    }
+    // What is small passes, up to the limit.
+    let mut client = world.client();
+    assert_eq!(client.simple("SELECT 'x'::int FROM orders"), ["E 22P02", "Z I"]);
+    assert_eq!(client.simple(&some(1)), ["T", "D 1", "C SELECT 1", "Z I"]);
+}

@@ -247,7 +247,11 @@ impl Exchange {
         let asked_with = intent.commands.len();
         self.open.iter_mut().rev().take(asked_with).for_each(|open| open.gate = gate);
         match refusal {
-            Some(refusal) => Verdict::Refuse(refusal, gate),
+            Some(refusal) => {
+                // What it is told instead is ours.
+                self.open.iter_mut().rev().take(asked_with).for_each(|open| open.bounds = Bounds::default());
+                Verdict::Refuse(refusal, gate)
+            }
             None if limited => Verdict::PermitLimited(if may_change { gate } else { 0 }),
             None => Verdict::Permit(if may_change { gate } else { 0 }),
         }
@@ -269,7 +273,8 @@ impl Exchange {
             self.totals.commands += 1;
             self.totals.refused += u64::from(ruled == Ruled::Refuse);
             let gate = self.book.command(&CommandEntry { request, command, decision: &decision, ruled });
-            self.open.push_back(Open::new(request, command, gate, Instant::now(), Bounds::default()));
+            let bounds = if self.terms.shadow { Bounds::default() } else { Bounds::of(&decision) };
+            self.open.push_back(Open::new(request, command, gate, Instant::now(), bounds));
         }
         self.uncommitted = true;
     }
@@ -317,7 +322,7 @@ impl Exchange {
     }
 
     /// Whether data may be shown, within the limits of the decision; where they may not, how many of the rows may, and which limit it is.
-    /// What is no row passes.
+    /// Of what is no row only its bytes count.
     pub(super) fn excess(
         &self,
         request: Option<RequestId>,
@@ -328,7 +333,7 @@ impl Exchange {
         let open = &self.open[request.and_then(|request| self.find(request))?];
         // A row counts from its first byte.
         let begun = rows + u64::from(goes_on);
-        if begun == 0 || !open.bounds.are_any() {
+        if !open.bounds.are_any() {
             return None;
         }
         let shown = open.shown_rows.as_ref().map_or(open.rows, |rows| rows.load(Ordering::Relaxed));

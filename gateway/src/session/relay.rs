@@ -466,7 +466,7 @@ where
         self.client.push(&Cleared::disclosed(disclosure.frame));
     }
 
-    /// A limit is reached: an error takes the place of the rest.
+    /// A limit is reached: an error takes the place of the rest, where there is one.
     fn cut(&mut self, over: Disclosure<P::UpstreamFrame>, rows: u64, excess: Excess) {
         let request = over.request;
         let Some(Cut { shown, error }) = self.machine.cut(over, rows, &excess) else {
@@ -475,9 +475,11 @@ where
         if let Some(shown) = shown {
             self.show(shown);
         }
-        self.client.push(&Cleared::ours(error));
-        self.exchange.stopped(request);
-        self.cancel();
+        if let Some(error) = error {
+            self.client.push(&Cleared::ours(error));
+            self.exchange.stopped(request);
+            self.cancel();
+        }
     }
 
     /// Records how commands came out, once what they showed is counted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatebook_wire::protocol::Excess;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::policy::{Decision, Limit};
 
@@ -51,17 +51,25 @@ impl Day {
 impl Tally {
     /// What was shown so far in the day of now.
     pub(super) fn today(&self) -> Day {
-        let mut day = self.0.lock();
-        let now = Day::of(SystemTime::now());
+        *self.of(SystemTime::now())
+    }
+
+    /// The day of that time, which begins with nothing.
+    fn of(&self, time: SystemTime) -> MutexGuard<'_, Day> {
+        let (mut day, now) = (self.0.lock(), Day::of(time));
         if !day.is_with(now) {
             *day = now;
         }
-        *day
+        day
     }
 
     /// So much more was shown.
     pub(super) fn add(&self, rows: u64, bytes: u64) {
-        let mut day = self.0.lock();
+        self.add_at(SystemTime::now(), rows, bytes);
+    }
+
+    fn add_at(&self, time: SystemTime, rows: u64, bytes: u64) {
+        let mut day = self.of(time);
         day.rows = day.rows.saturating_add(rows);
         day.bytes = day.bytes.saturating_add(bytes);
     }
@@ -164,5 +172,23 @@ impl Bounds {
         .into_iter()
         .flatten()
         .min_by_key(|(rows, _)| *rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What was shown after midnight in an answer that had begun before was counted for the day before.
+    #[test]
+    fn what_is_shown_in_a_day_is_counted_in_that_day() {
+        let tally = Tally::default();
+        let at = |day: u64| UNIX_EPOCH + Duration::from_secs(day * DAY_SECONDS + 5);
+        tally.add_at(at(7), 3, 30);
+        tally.add_at(at(8), 1, 10);
+        let day = *tally.of(at(8));
+        assert_eq!((day.rows, day.bytes), (1, 10));
     }
 }

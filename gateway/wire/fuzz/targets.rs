@@ -302,7 +302,7 @@ impl Stage {
                     let cut =
                         self.machine.cut(disclosure, 0, &Excess::Shown).expect("between rows it can be said");
                     assert!(cut.shown.is_none());
-                    self.shown.push(brief(&cut.error));
+                    self.shown.push(brief(cut.error.as_ref().expect("rows are cut by an error")));
                     self.was_cut = true;
                     request.map(|request| self.open.insert(request, false));
                     if self.choose(2) == 0 {

@@ -59,7 +59,8 @@ pub trait Protocol: Send {
     fn limit(&mut self) -> Option<Self::ClientFrame>;
 
     /// A limit is reached by what was about to be shown: of it, and of everything behind it, no more than `rows` rows are. The command fails,
-    /// with `excess` as its error, as if it had failed by itself; the caller has the upstream cancel it.
+    /// with `excess` as its error, as if it had failed by itself; the caller has the upstream cancel it. What is no row and tells nothing is
+    /// shown all the same.
     ///
     /// Gives nothing where nothing can be said now, in the middle of a row.
     fn cut(
@@ -130,10 +131,10 @@ pub struct Disclosure<F> {
 /// What is left of data over a limit.
 #[derive(Debug)]
 pub struct Cut<F> {
-    /// What may still be shown of them.
+    /// What may still be shown of them, or takes their place.
     pub shown: Option<Disclosure<F>>,
-    /// The error that takes the place of the rest.
-    pub error: F,
+    /// The error that takes the place of the rest of the answer; none where the command goes on, or is over.
+    pub error: Option<F>,
 }
 
 /// A limit that was reached, in words for the client.

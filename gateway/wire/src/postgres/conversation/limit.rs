@@ -69,7 +69,10 @@ impl Conversation {
         rows: u64,
         excess: Excess,
     ) -> Option<Cut<Frame>> {
-        let Frame::Run(run) = over.frame else { return None };
+        let run = match over.frame {
+            Frame::Run(run) => run,
+            Frame::Message(message) => return Some(self.cut_message(over.request, message, excess)),
+        };
         let first = run.first(rows);
         if self.running() != over.request || (run.resumes > 0 && first.completed == 0) {
             return None;
@@ -81,7 +84,31 @@ impl Conversation {
             goes_on: false,
             frame: Frame::Run(first),
         });
-        Some(Cut { shown, error: report::excess(excess).into() })
+        Some(Cut { shown, error: Some(report::excess(excess).into()) })
+    }
+
+    /// What is no row is cut where the server puts values into it: errors, notices, the result of a function.
+    fn cut_message(&mut self, request: Option<RequestId>, message: Message, excess: Excess) -> Cut<Frame> {
+        let show =
+            |message: Message| Some(Disclosure { request, rows: 0, goes_on: false, frame: message.into() });
+        match message.tag() {
+            b'E' => {
+                for Ended { ending, .. } in
+                    self.ended.iter_mut().filter(|ended| Some(ended.request) == request)
+                {
+                    if let Ending::Failed(code) = ending {
+                        *ending = Ending::Cut(Err(std::mem::take(code)));
+                    }
+                }
+                Cut { shown: show(report::excess(excess)), error: None }
+            }
+            b'N' => Cut { shown: None, error: None },
+            b'V' => {
+                self.limits.cut = request;
+                Cut { shown: None, error: Some(report::excess(excess).into()) }
+            }
+            _ => Cut { shown: show(message), error: None },
+        }
     }
 
     /// What the upstream still says of a command that was cut: it is followed, and goes nowhere.
