@@ -35,6 +35,13 @@ permit (principal, action, resource);
 forbid (principal, action == Action::"unmask", resource);
 "#;
 
+/// What is not named is forbidden: the schema `lab`, and to call functions or set settings.
+const DEFINER: &str = r#"
+permit (principal, action == Action::"login", resource);
+permit (principal, action in [Action::"read", Action::"write", Action::"define"], resource in Schema::"orders-db/clinic/public");
+permit (principal, action in [Action::"read", Action::"write"], resource in Schema::"orders-db/clinic/pg_catalog");
+"#;
+
 const OPEN: &str = "permit (principal, action, resource);";
 
 const MASKS: &str = r#"
@@ -59,11 +66,12 @@ columns = ["public.patients.phone"]
 with = "phone"
 "#;
 
-const POLICIES: [(&str, &str, &str); 5] = [
+const POLICIES: [(&str, &str, &str); 6] = [
     ("read_only", READ_ONLY, ""),
     ("deny_table", DENY_TABLE, ""),
     ("mask", READ_ONLY, MASKS),
     ("mask_owner", MASK_OWNER, MASKS),
+    ("definer", DEFINER, ""),
     ("open", OPEN, ""),
 ];
 
@@ -200,6 +208,7 @@ impl World {
             "mask" | "mask_owner" => {
                 "SELECT string_agg(mail || ' ' || iban || ' ' || phone, ' ') FROM patients"
             }
+            "definer" => "SELECT mail FROM lab.patients",
             _ => return None,
         };
         let values = self.as_admin(THROUGH, sql);
@@ -269,7 +278,7 @@ fn told_apart(case: &Case, answers: &[Vec<Message>]) -> bool {
 
 /// Whether attacks under a policy may change what the database holds: then only what the client was shown breaks it.
 fn judged_by_sight_alone(policy: &Policies) -> bool {
-    policy.has("mask") || policy.has("mask_owner")
+    ["mask", "mask_owner", "definer"].iter().any(|name| policy.has(name))
 }
 
 /// An attack that does nothing without a gateway tests nothing.
@@ -319,7 +328,7 @@ fn attack(policy: &str) {
             ran += 1;
             let seen = canaries.as_ref().and_then(|canaries| canaries.found(&answers));
             let changed = world.changed(THROUGH);
-            let broke = changed && policy != "mask_owner";
+            let broke = changed && !matches!(policy, "mask_owner" | "definer");
             if broke || seen.is_some() || told_apart(&case, &answers) {
                 let answers: Vec<Vec<String>> = answers.iter().map(|answer| brief(answer)).collect();
                 broken.push(format!("{} {mode:?}: changed {changed}, seen {seen:?}, {answers:?}", case.id));
@@ -351,6 +360,11 @@ fn masks_hold() {
 #[test]
 fn masks_hold_against_an_owner() {
     attack("mask_owner");
+}
+
+#[test]
+fn a_definition_is_no_way_round() {
+    attack("definer");
 }
 
 #[test]

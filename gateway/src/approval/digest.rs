@@ -126,7 +126,7 @@ mod tests {
 
     use bytes::Bytes;
     use gatebook_wire::action::{Action, Effect, Facts, Object, Verb};
-    use gatebook_wire::protocol::{Meaning, Parameter, Phase};
+    use gatebook_wire::protocol::{Meaning, Parameter, Phase, Roles};
 
     use super::*;
     use crate::policy::Subject;
@@ -150,6 +150,7 @@ mod tests {
                 effect: Effect::MayChange,
                 facts: Facts::default(),
                 masks: Vec::new(),
+                roles: Roles::default(),
             }),
             shown_rows: None,
         }

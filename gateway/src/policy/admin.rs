@@ -4,7 +4,7 @@ use super::question::{self, Asker, Unaskable};
 use super::{Decision, PolicySet, Standing, Subject};
 use cedar_policy::{Entities, Request};
 use gatebook_wire::action::{Effect, Facts};
-use gatebook_wire::protocol::Meaning;
+use gatebook_wire::protocol::{Meaning, Roles};
 
 /// What somebody wants of the gateway itself; each is the name of a Cedar action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +71,7 @@ impl PolicySet {
             effect: Effect::MayChange,
             facts: Facts { kind: action.name().to_owned(), resolved: true, ..Facts::default() },
             masks: Vec::new(),
+            roles: Roles::default(),
         };
         let questions: Vec<Result<(Request, Entities), Unaskable>> = chain
             .iter()

@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gatebook_wire::action::{Action, Effect, Facts, Object, Verb};
-use gatebook_wire::protocol::Meaning;
+use gatebook_wire::protocol::{Meaning, Roles};
 
 pub use admin::AdminAction;
 pub use cache::DecisionCache;
@@ -260,6 +260,7 @@ fn asked_at_login(verb: Verb, object: Object) -> Meaning {
         effect: Effect::MayChange,
         facts: Facts { kind: "login".into(), resolved: true, ..Facts::default() },
         masks: Vec::new(),
+        roles: Roles::default(),
     }
 }
 

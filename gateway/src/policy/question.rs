@@ -10,7 +10,7 @@ use cedar_policy::{
     Validator,
 };
 use gatebook_wire::action::{Action, Effect, Object, Verb};
-use gatebook_wire::protocol::Meaning;
+use gatebook_wire::protocol::{Meaning, Roles};
 
 use super::name::{self, Kind};
 use super::{Standing, Subject, SubjectKind};
@@ -182,8 +182,22 @@ fn texts<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, Restricted
     pairs.map(|(key, value)| (key.to_owned(), RestrictedExpression::new_string(value.to_owned()))).into()
 }
 
-/// Everything that policy may know about a command beside who asks and for what.
-pub(super) fn context(standing: &Standing, meaning: &Meaning) -> Result<Context, Unaskable> {
+/// The roles as which a command is decided, each by itself; none for one that nobody can tell.
+pub(super) fn roles<'a>(standing: &'a Standing, meaning: &'a Meaning) -> Vec<Option<&'a str>> {
+    match &meaning.roles {
+        Roles::Login => vec![Some(&*standing.role)],
+        Roles::AnyOf(roles) => roles.iter().map(|role| Some(&**role)).collect(),
+        Roles::Unknown => vec![None],
+    }
+}
+
+/// Everything that policy may know about a command beside who asks and for what. Where its role is not known there is none: a policy that
+/// asks for it then fails, and nothing is permitted.
+pub(super) fn context(
+    standing: &Standing,
+    role: Option<&str>,
+    meaning: &Meaning,
+) -> Result<Context, Unaskable> {
     let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
     let facts = &meaning.facts;
     let effect = match meaning.effect {
@@ -201,13 +215,14 @@ pub(super) fn context(standing: &Standing, meaning: &Meaning) -> Result<Context,
         ("fingerprint".to_owned(), text(&facts.fingerprint)),
         ("effect".to_owned(), RestrictedExpression::new_entity_uid(uid(&VOCABULARY.effect, effect))),
     ])?;
-    Ok(Context::from_pairs([
+    let mut pairs = vec![
         ("resource".to_owned(), text(&standing.resource)),
         ("database".to_owned(), text(&standing.database)),
-        ("role".to_owned(), text(&standing.role)),
         ("protocol".to_owned(), text(standing.protocol)),
         ("statement".to_owned(), statement),
-    ])?)
+    ];
+    pairs.extend(role.map(|role| ("role".to_owned(), text(role))));
+    Ok(Context::from_pairs(pairs)?)
 }
 
 /// Whether the schema knows this verb on this kind of object at all.
@@ -227,7 +242,9 @@ pub(super) fn ask(
     entities.push(asker.entity()?);
     entities.extend(VOCABULARY.verbs[verb as usize].entities.iter().cloned());
     let action = VOCABULARY.action(verb).clone();
-    let request = Request::new(asker.uid.clone(), action, asked.path[0].clone(), context, checked_against())?;
+    // What has no role is not of the schema, and is asked all the same.
+    let checked = checked_against().filter(|_| context.get("role").is_some());
+    let request = Request::new(asker.uid.clone(), action, asked.path[0].clone(), context, checked)?;
     Ok((request, Entities::from_entities(entities, checked_against())?))
 }
 
@@ -246,7 +263,7 @@ pub(super) fn ask_of_gateway(
         asker.entity()?,
         Entity::new_no_attrs(action.clone(), HashSet::new()),
     ];
-    let context = context(standing, meaning)?;
+    let context = context(standing, Some(&standing.role), meaning)?;
     let request = Request::new(asker.uid.clone(), action, gateway, context, checked_against())?;
     Ok((request, Entities::from_entities(entities, checked_against())?))
 }

@@ -170,7 +170,7 @@ impl PolicySet {
         })
     }
 
-    /// Decides a command: every action of it must be permitted to every link of the chain, and within every scope.
+    /// Decides a command: every action of it must be permitted to every link of the chain, in every role as which it may run, and within every scope.
     ///
     /// A meaning without actions asks for nothing that policy guards and is permitted: that the session exists was
     /// decided at login. An empty chain is refused.
@@ -181,15 +181,18 @@ impl PolicySet {
             findings.error("nobody asks: the chain is empty".into());
         }
         let askers: Vec<Asker<'_>> = standing.chain.iter().map(Asker::new).collect();
-        let mut context = Later::default();
+        let roles = question::roles(standing, meaning);
+        let mut contexts: Vec<Later> = roles.iter().map(|_| Later::default()).collect();
         let mut refused = Vec::new();
         for action in &meaning.actions {
             let asked = Asked::new(&standing.resource, &action.object);
-            let mut permitted = !askers.is_empty();
+            let mut permitted = !askers.is_empty() && !roles.is_empty();
             for asker in &askers {
-                let mut question = Question { asker, action, asked: &asked, put: None };
-                let mut make = || context.get(|| question::context(standing, meaning));
-                permitted &= self.decide_one(&mut question, &mut make, &mut findings);
+                for (role, context) in roles.iter().zip(&mut contexts) {
+                    let mut question = Question { asker, action, asked: &asked, put: None };
+                    let mut make = || context.get(|| question::context(standing, *role, meaning));
+                    permitted &= self.decide_one(&mut question, &mut make, &mut findings);
+                }
             }
             for scope in standing.scopes.iter().filter(|scope| !scope.allows(&standing.resource, action)) {
                 permitted = false;

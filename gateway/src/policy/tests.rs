@@ -13,6 +13,8 @@ use std::str::FromStr;
 
 use cedar_policy::{Authorizer, Context, Entities, EntityUid, PolicyId, Request};
 
+use gatebook_wire::protocol::Roles;
+
 use super::question::{SCHEMA_TEXT, VOCABULARY};
 use super::*;
 
@@ -93,6 +95,7 @@ fn meaning(text: &str) -> Meaning {
         effect: Effect::MayChange,
         facts: Facts { kind: "select".into(), statements: 1, resolved: true, ..Facts::default() },
         masks: Vec::new(),
+        roles: Roles::default(),
     };
     for fact in facts.split_whitespace() {
         let (key, value) = fact.split_once('=').expect("key=value");
@@ -376,6 +379,36 @@ fn every_fact_reaches_the_condition() {
         );
         let expected = if holds { "permit by a.cedar:1" } else { "refuse" };
         check(&set(&text), "user corp:lee", "select table orders/public.orders", expected);
+    }
+}
+
+/// A session that became another role was decided by the one that it logged in as.
+#[test]
+fn every_role_in_use_must_be_permitted() {
+    let is = |role: &str| format!("context.role == {role:?}");
+    let permit = |condition: &str| format!("permit (principal, action, resource) when {{ {condition} }};");
+    let not_boss = format!(
+        "permit (principal, action, resource);\nforbid (principal, action, resource) when {{ {} }};",
+        is("boss")
+    );
+    let any_of = |roles: &[&str]| Roles::AnyOf(roles.iter().map(|role| (*role).into()).collect());
+    let unasked = "permit (principal, action, resource) when { context.database == \"orders\" };".to_owned();
+    for (text, roles, permitted) in [
+        (&not_boss, Roles::Login, true),
+        (&not_boss, any_of(&["app_ro"]), true),
+        (&not_boss, any_of(&["boss"]), false),
+        (&not_boss, any_of(&["app_ro", "boss"]), false),
+        (&not_boss, any_of(&[]), false),
+        (&not_boss, Roles::Unknown, false),
+        (&permit(&is("boss")), any_of(&["boss"]), true),
+        (&permit(&is("boss")), any_of(&["app_ro", "boss"]), false),
+        (&permit(&format!("{} || {}", is("boss"), is("app_ro"))), any_of(&["app_ro", "boss"]), true),
+        (&permit(&is("app_ro")), Roles::Unknown, false),
+        (&unasked, Roles::Unknown, true),
+    ] {
+        let meaning = Meaning { roles: roles.clone(), ..meaning("select table orders/public.orders") };
+        let decision = set(text).decide(&standing("user corp:lee"), &meaning);
+        assert_eq!(decision.is_permit(), permitted, "{text} as {roles:?}: {:?}", decision.errors);
     }
 }
 

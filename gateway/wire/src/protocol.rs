@@ -191,6 +191,20 @@ pub struct Meaning {
     pub facts: Facts,
     /// The sensitive columns that it is shown masked.
     pub masks: Vec<Masked>,
+    /// As which roles of the upstream it may run: policy must permit it for each.
+    pub roles: Roles,
+}
+
+/// As which roles of the upstream a command may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Roles {
+    /// The one that its session logged in as.
+    #[default]
+    Login,
+    /// Any of these.
+    AnyOf(Vec<Arc<str>>),
+    /// Nobody can tell.
+    Unknown,
 }
 
 /// A sensitive column that a command is shown masked.

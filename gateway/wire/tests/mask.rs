@@ -304,7 +304,7 @@ fn a_prepared_statement_that_would_be_sent_otherwise_now_needs_permission() {
     let text = "SELECT mail FROM patients";
     let whole = "SELECT mail FROM \"lab\".\"patients\"";
     assert_eq!(session.analyze(text, &catalog).sent(text).expect("it is sent whole").text, whole);
-    let sent = session.prepare_sent("p", text, Some(whole));
+    let sent = session.prepare_sent("p", text, &[], Some(whole));
     session.ended(sent, true);
     run(&mut session, "PREPARE q AS SELECT mail FROM patients");
     assert_eq!(unmask(&session.prepared("p", &catalog)), Vec::<String>::new());
@@ -332,4 +332,31 @@ fn a_place_in_what_was_sent_is_told_as_one_in_what_was_asked() {
         sent.character(inside),
         text[..text.find("patients p").expect("it is there")].chars().count() + 1
     );
+}
+
+/// Statements of other sessions, with the values in them, were there for a masked session to read.
+#[test]
+fn what_others_run_is_shown_to_who_may_see_in_clear() {
+    let catalog = catalog();
+    let masked = session(&catalog, |_| true);
+    for (text, needs) in [
+        ("SELECT count(*) FROM pg_stat_activity WHERE state = 'active'", false),
+        ("SELECT pid, state FROM pg_stat_activity a JOIN pg_database d ON datid = oid", false),
+        ("SELECT query FROM pg_stat_activity", true),
+        ("SELECT * FROM pg_catalog.pg_stat_activity", true),
+        ("SELECT x.q FROM (SELECT a.query AS q FROM pg_stat_activity a) x", true),
+        ("SELECT a FROM pg_stat_activity a", true),
+        ("SELECT pg_stat_activity::text FROM pg_stat_activity", true),
+        ("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'x%'", true),
+        ("SELECT 1 FROM pg_stat_activity NATURAL JOIN (VALUES ('x')) v(query)", true),
+        ("SELECT 1 FROM pg_stat_activity JOIN (VALUES ('x')) v(query) USING (query)", true),
+        ("SELECT 1 FROM pg_stat_activity JOIN (VALUES (1)) v(pid) USING (pid)", false),
+        ("SELECT c FROM pg_stat_activity AS a(b, c)", true),
+        ("COPY (TABLE pg_stat_activity) TO STDOUT", true),
+        ("UPDATE memo SET line = a.query FROM pg_stat_activity a", true),
+    ] {
+        assert_eq!(!unmask(&masked.analyze(text, &catalog)).is_empty(), needs, "{text}");
+        let clear = session(&catalog, |_| false);
+        assert!(unmask(&clear.analyze(text, &catalog)).is_empty(), "{text}");
+    }
 }

@@ -83,6 +83,222 @@ fn check(session: &Session, catalog: &Catalog, text: &str, expected: &[&str]) {
     assert_eq!(lines(session, catalog, text), expected, "{text}");
 }
 
+/// The catalog with further rows, each in its section.
+fn catalog_with(rows: &[(&str, &str)]) -> Catalog {
+    let mut text = include_str!("sql/catalog15.tsv").to_owned();
+    for (section, row) in rows {
+        let head = format!("## {section}\n");
+        assert!(text.contains(&head), "{section}");
+        text = text.replace(&head, &format!("{head}{row}\n"));
+    }
+    catalog_of(&text)
+}
+
+/// A view that set the search path was read without notice, and what came next was decided in the old path: so it was for everything that
+/// a definition keeps.
+#[test]
+fn what_a_definition_keeps_is_done_by_whoever_uses_it() {
+    let set = "set_config('search_path'::text, 'lab'::text, false)";
+    let catalog = catalog_with(&[
+        ("relations", &format!("17001\tpublic\tv_move\tv\tf\tf\t\\N\t SELECT {set} AS a;")),
+        ("relations", "17002\tpublic\tv_over\tv\tf\tf\t\\N\t SELECT a FROM public.v_move;"),
+        ("relations", "17003\tpublic\tkeeping\tr\tf\tf\t\\N\t\\N"),
+        ("relations", "17004\tpublic\tguarded\tr\tt\tf\t\\N\t\\N"),
+        ("relations", "17005\tpublic\tmade_of\tr\tf\tf\t\\N\t\\N"),
+        ("relations", "17006\tpublic\treferenced\tr\tf\tf\t\\N\t\\N"),
+        ("columns", "17003\ta\t25"),
+        ("columns", "17005\ta\t17010"),
+        ("columns", "17006\tid\t23"),
+        ("types", "17010\tpublic\tmover\td\t0\t25\t0"),
+        ("types", "17011\tpublic\t_mover\tb\t17010\t0\t0"),
+        ("checks", &format!("17010\t({set} IS NOT NULL)")),
+        ("rows", "17020\t17021\t17010"),
+        ("expressions", &format!("17003\tf\t{set}")),
+        ("expressions", &format!("17004\tt\t({set} IS NOT NULL), true")),
+        ("copies", "17003\ta\t17006\tid\tf"),
+    ]);
+    let moved = ["reads: select lab.patients; select public.patients"];
+    for text in [
+        "SELECT * FROM v_move",
+        "SELECT * FROM v_over",
+        "INSERT INTO keeping DEFAULT VALUES",
+        "SELECT 1 FROM guarded",
+        "SELECT 'x'::mover",
+        "SELECT ARRAY['x']::mover[]",
+        "SELECT NULL::made_of",
+        "INSERT INTO made_of VALUES ('x')",
+        "DELETE FROM referenced",
+    ] {
+        let mut session = session(&catalog);
+        check(&session, &catalog, "SELECT mail FROM patients", &["reads: select public.patients"]);
+        run(&mut session, &catalog, text);
+        let found = lines(&session, &catalog, "SELECT mail FROM patients");
+        assert_eq!(found, moved, "{text}");
+        session.ready(Transaction::Idle);
+        assert_eq!(lines(&session, &catalog, "SELECT mail FROM patients"), moved, "{text}, settled");
+    }
+    // Reading what only writing runs changes nothing.
+    let mut session = session(&catalog);
+    run(&mut session, &catalog, "SELECT * FROM keeping; INSERT INTO memo (line) VALUES ('x')");
+    session.ready(Transaction::Idle);
+    check(&session, &catalog, "SELECT mail FROM patients", &["reads: select public.patients"]);
+}
+
+/// A parameter of a domain ran its checks when it was bound, and nobody had been asked.
+#[test]
+fn a_parameter_wants_what_makes_its_value() {
+    let catalog = catalog_with(&[("rows", "17020\t17021\t16703"), ("rows", "17030\t17031\t0")]);
+    let session = session(&catalog);
+    let wants = |text: &str, types: &[u32]| -> Vec<String> {
+        let analysis = session.analyze(text, &catalog);
+        session.with_parameters(analysis, types, text.len(), &catalog).statements.iter().map(line).collect()
+    };
+    assert_eq!(wants("SELECT $1", &[0, 23]), ["reads:"]);
+    for (oid, expected) in [
+        (16703, "may change: call public.forget"),
+        (16702, "may change: call public.forget"),
+        (17020, "may change: call public.forget"),
+        (17021, "may change: call public.forget"),
+        (16706, "reads:"),
+        (17999, "may change: opaque fixture"),
+    ] {
+        assert_eq!(wants("SELECT $1", &[oid]), [expected], "{oid}");
+        if oid != 16706 {
+            assert_eq!(wants("", &[oid]), [expected], "{oid} without a statement");
+        }
+    }
+    assert_eq!(
+        wants("SELECT $1, id FROM visits", &[16703]),
+        ["may change: select public.visits; call public.forget"]
+    );
+}
+
+/// `SET LOCAL ROLE` was followed as if it lasted: `$user` in the path then stood for the wrong role.
+#[test]
+fn a_local_role_ends_with_its_transaction() {
+    let catalog = catalog();
+    let mut session = session(&catalog);
+    let both = ["reads: select public.orders; select shop.orders"];
+    run(&mut session, &catalog, "BEGIN; SET LOCAL ROLE shop");
+    check(&session, &catalog, "SELECT 1 FROM orders", &both);
+    run(&mut session, &catalog, "COMMIT");
+    session.ready(Transaction::Idle);
+    check(&session, &catalog, "SELECT 1 FROM orders", &["reads: select public.orders"]);
+    run(&mut session, &catalog, "SET LOCAL ROLE shop");
+    session.ready(Transaction::Idle);
+    check(&session, &catalog, "SELECT 1 FROM orders", &["reads: select public.orders"]);
+    run(&mut session, &catalog, "SET SESSION AUTHORIZATION shop");
+    session.ready(Transaction::Idle);
+    check(&session, &catalog, "SET ROLE NONE", &["may change: opaque fixture"]);
+    check(&session, &catalog, "RESET SESSION AUTHORIZATION", &["may change: login app"]);
+}
+
+#[test]
+fn writing_to_what_ships_with_postgresql_is_opaque() {
+    let catalog = catalog();
+    let session = session(&catalog);
+    for (text, expected) in [
+        ("UPDATE pg_settings SET setting = 'lab'", "set unknown;"),
+        ("DELETE FROM pg_proc", "delete pg_catalog.pg_proc;"),
+    ] {
+        let found = lines(&session, &catalog, text).join("");
+        assert!(found.contains(expected) && found.ends_with("opaque fixture"), "{text}: {found}");
+    }
+}
+
+/// What is kept with a table, a domain or an index was made without a look at what it calls.
+#[test]
+fn a_definition_wants_what_it_keeps() {
+    let catalog = catalog();
+    let session = session(&catalog);
+    for text in [
+        "CREATE TABLE k (a int DEFAULT forget(1))",
+        "CREATE TABLE k (a int, CHECK (forget(a) > 0))",
+        "CREATE TABLE k (a int) PARTITION BY LIST (forget(a))",
+        "CREATE TABLE k PARTITION OF metric FOR VALUES IN (forget(1))",
+        "CREATE TABLE k PARTITION OF metric FOR VALUES FROM (forget(1)) TO (MAXVALUE)",
+        "CREATE TABLE k PARTITION OF metric FOR VALUES FROM (MINVALUE) TO (forget(1))",
+        "CREATE TABLE k (a positive)",
+        "CREATE TABLE k (a int, EXCLUDE (forget(a) WITH =))",
+        "CREATE TABLE k (a int, EXCLUDE (a WITH =) WHERE (forget(a) > 0))",
+        "CREATE TABLE k (a int GENERATED ALWAYS AS (forget(1)) STORED)",
+        "CREATE FOREIGN TABLE k (a int DEFAULT forget(1)) SERVER s",
+        "ALTER TABLE memo ALTER line SET DEFAULT forget(1)",
+        "ALTER TABLE memo ADD COLUMN a int CHECK (forget(1) > 0)",
+        "ALTER TABLE metric ATTACH PARTITION memo FOR VALUES IN (forget(1))",
+        "CREATE DOMAIN k AS int CHECK (forget(VALUE) > 0)",
+        "CREATE DOMAIN k AS int DEFAULT forget(1)",
+        "CREATE DOMAIN k AS positive",
+        "ALTER DOMAIN positive ADD CHECK (forget(VALUE) > 0)",
+        "ALTER DOMAIN positive SET DEFAULT forget(1)",
+        "CREATE INDEX ON memo (forget(id))",
+        "CREATE INDEX ON memo (id) WHERE forget(id) > 0",
+        "CREATE STATISTICS s ON forget(id), (id + 1) FROM memo",
+        "CREATE POLICY p ON memo USING (forget(id) > 0)",
+        "ALTER POLICY p ON memo WITH CHECK (forget(id) > 0)",
+        "CREATE TRIGGER t BEFORE INSERT ON memo FOR EACH ROW WHEN (forget(1) > 0) EXECUTE FUNCTION wipe()",
+        "CREATE TYPE k AS RANGE (subtype = int, subtype_diff = forget)",
+    ] {
+        let found = lines(&session, &catalog, text).join("");
+        assert!(found.contains("call public.forget"), "{text}: {found}");
+    }
+    // What keeps something that sets the path makes its table unknown before the catalog shows it.
+    for text in [
+        "CREATE TABLE memo (a text DEFAULT set_config('search_path', 'lab', false))",
+        "ALTER TABLE memo ALTER line SET DEFAULT set_config('search_path', 'lab', false)",
+        "CREATE DOMAIN k AS text CHECK (set_config('search_path', 'lab', false) IS NOT NULL)",
+    ] {
+        let mut session = session_of("app", &catalog);
+        run(&mut session, &catalog, text);
+        run(&mut session, &catalog, "SET search_path = public");
+        let found = lines(&session, &catalog, "INSERT INTO memo VALUES ('x')").join("");
+        assert!(found.ends_with("opaque fixture"), "{text}: {found}");
+    }
+}
+
+/// Nine namings under way at once made the first eight be forgotten, though any of them may stand.
+#[test]
+fn a_name_with_too_many_meanings_is_unknown() {
+    let catalog = catalog();
+    let mut session = session(&catalog);
+    let sent: Vec<_> = (0..9).map(|_| session.prepare_sent("w", "DELETE FROM visits", &[], None)).collect();
+    let last = session.prepare_sent("w", "SELECT 1", &[], None);
+    check(&session, &catalog, "EXECUTE w", &["may change: opaque fixture"]);
+    for sent in sent {
+        session.ended(sent, false);
+    }
+    check(&session, &catalog, "EXECUTE w", &["may change: opaque fixture"]);
+    session.ended(last, true);
+    check(&session, &catalog, "EXECUTE w", &["reads:"]);
+}
+
+/// What a statement may have changed is followed by the next: the work grew with the square of their number.
+#[test]
+fn a_text_that_changes_too_much_is_opaque() {
+    let catalog = catalog();
+    let session = session(&catalog);
+    let text = |count: usize| (0..count).map(|at| format!("CREATE TEMP TABLE t{at} ();")).collect::<String>();
+    assert_eq!(lines(&session, &catalog, &text(300)).len(), 300);
+    assert_eq!(lines(&session, &catalog, &text(1_002)), ["may change: opaque fixture"]);
+}
+
+/// Each `DEALLOCATE ALL` of one text was noted at each name: time and memory grew with their product.
+#[test]
+fn names_are_taken_away_in_no_room() {
+    let catalog = catalog();
+    let mut session = session(&catalog);
+    for name in 0..10_000 {
+        let sent = session.prepare_sent(&format!("s{name}"), "SELECT 1 FROM visits", &[], None);
+        session.ended(sent, true);
+    }
+    let text = "DEALLOCATE ALL; CLOSE ALL; DISCARD ALL;".repeat(3_000);
+    assert_eq!(session.analyze(&text, &catalog).statements.len(), 9_000);
+    let text = "DEALLOCATE ALL; EXECUTE s7".to_owned();
+    check(&session, &catalog, &text, &["reads:", "reads: select public.visits"]);
+    run(&mut session, &catalog, "DEALLOCATE ALL");
+    check(&session, &catalog, "EXECUTE s7", &["may change: opaque fixture"]);
+}
+
 #[test]
 fn statements_want_what_they_touch() {
     wants_on(catalog);
@@ -196,6 +412,7 @@ fn wants_on(catalog: fn() -> Catalog) {
             "INSERT INTO visits (reason) SELECT staff FROM wages RETURNING reason",
             "may change: select public.visits; select public.wages; insert public.visits",
         ),
+        ("LISTEN heard", "may change: select fixture"),
         ("SET search_path TO lab", "reads:"),
         ("SET ROLE postgres", "may change: login postgres"),
         ("RESET ROLE", "may change: login app"),
@@ -375,7 +592,7 @@ fn a_prepared_name_runs_all_that_it_can_stand_for() {
         "CREATE TABLE n AS EXECUTE w",
         &["may change: update public.memo; create public.n"],
     );
-    let again = session.prepare_sent("w", "SELECT 1 FROM visits", None);
+    let again = session.prepare_sent("w", "SELECT 1 FROM visits", &[], None);
     check(&session, &catalog, "EXECUTE w", &["may change: select public.visits; update public.memo"]);
     session.ended(again, true);
     check(&session, &catalog, "EXECUTE w", &["reads: select public.visits"]);

@@ -27,7 +27,7 @@ use crate::action::{Action, Effect, Facts, Verb};
 use crate::limits;
 use crate::protocol::{
     Circumstances, ClientStep, Command, Cut, Disclosure, EndReason, Ended, Excess, Intent, Meaning,
-    Parameter, Phase, Protocol, Refusal, RefusalKind, Refused, RequestId, UpstreamStep, Violation,
+    Parameter, Phase, Protocol, Refusal, RefusalKind, Refused, RequestId, Roles, UpstreamStep, Violation,
 };
 use crate::sql::{Analysis, Catalog, Renames, Sending, Sent, Session, Statement};
 
@@ -225,7 +225,7 @@ impl Conversation {
                 if let (Some(prepared), Ok(name)) = (&asked.prepared, std::str::from_utf8(name)) {
                     let masked = prepared.sending.as_ref().map(|sending| sending.text.as_str());
                     let text = String::from_utf8_lossy(&prepared.text);
-                    *sent = Some(self.session.prepare_sent(name, &text, masked));
+                    *sent = Some(self.session.prepare_sent(name, &text, &prepared.types, masked));
                 }
                 self.statements.sent(name, self.batch, asked.prepared);
             }
@@ -263,6 +263,11 @@ impl Conversation {
             Ok(text) => self.session.analyze(text, &self.catalog.snapshot()),
             Err(_) => Arc::new(self.session.opaque(text.len())),
         }
+    }
+
+    /// The same where the client says what types its parameters have.
+    fn analyze_with(&self, text: &[u8], types: &[u32]) -> Arc<Analysis> {
+        self.session.with_parameters(self.analyze(text), types, text.len(), &self.catalog.snapshot())
     }
 
     /// What takes the text's place, where masks make it another.
@@ -306,15 +311,8 @@ impl Conversation {
             Some((name, text, fields.many(count, |fields| fields.u32())?))
         })?;
         short(&[&name])?;
-        let analysis = self.analyze(&text);
-        let mut commands = commands(&text, &analysis, Phase::Prepare, &[]);
-        // A type whose values are checked by a function runs it when they are bound.
-        let catalog = self.catalog.snapshot();
-        if types.iter().any(|oid| *oid != 0 && !catalog.parameter_is_inert(*oid)) {
-            commands
-                .iter_mut()
-                .for_each(|command| Arc::make_mut(&mut command.meaning).effect = Effect::MayChange);
-        }
+        let analysis = self.analyze_with(&text, &types);
+        let commands = commands(&text, &analysis, Phase::Prepare, &[]);
         let requests = self.requests(commands.len());
         if self.statement_bytes + text.len() > limits::STATEMENT_BYTES_MAX {
             self.statement_bytes = self.statements.values().map(|prepared| prepared.text.len()).sum();
@@ -360,10 +358,11 @@ impl Conversation {
         let parameters = parameters(prepared.as_deref(), &formats, values)?;
         // The server plans anew with the settings of now, so the text is analysed anew.
         let sending = prepared.as_ref().and_then(|prepared| prepared.sending.clone());
-        let text = prepared.map_or_else(|| statement.clone(), |prepared| prepared.text.clone());
+        let text = prepared.as_ref().map_or_else(|| statement.clone(), |prepared| prepared.text.clone());
+        let types = prepared.as_ref().map_or(&[][..], |prepared| &prepared.types);
         let analysis = if certain {
             let sent = sending.as_ref().map(|sending| sending.text.as_str());
-            self.analyze(&text).kept(&String::from_utf8_lossy(&text), sent)
+            self.analyze_with(&text, types).kept(&String::from_utf8_lossy(&text), sent)
         } else {
             self.session.prepared(&String::from_utf8_lossy(&statement), &self.catalog.snapshot())
         };
@@ -774,6 +773,7 @@ fn nothing() -> Arc<Meaning> {
         effect: Effect::Reads,
         facts: Facts { kind: "empty".into(), resolved: true, ..Facts::default() },
         masks: Vec::new(),
+        roles: Roles::default(),
     };
     NOTHING.get_or_init(|| Arc::new(nothing())).clone()
 }

@@ -150,11 +150,31 @@ pub const CATALOG_QUERIES: &[CatalogQuery] = &[
         columns: 6,
         rows_max: ROWS_MAX,
     },
+    // What making a value of a domain runs.
     CatalogQuery {
         name: "checks",
-        sql: "SELECT c.contypid, n.nspname, p.proname FROM pg_constraint c \
-              JOIN pg_depend d ON d.classid = 'pg_constraint'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_proc'::regclass \
-              JOIN pg_proc p ON p.oid = d.refobjid JOIN pg_namespace n ON n.oid = p.pronamespace WHERE c.contypid <> 0",
+        sql: "SELECT c.contypid, pg_get_expr(c.conbin, 0) FROM pg_constraint c WHERE c.contypid >= 16384 AND c.contype = 'c' \
+              UNION ALL SELECT t.oid, pg_get_expr(t.typdefaultbin, 0) FROM pg_type t WHERE t.oid >= 16384 AND t.typdefaultbin IS NOT NULL",
+        columns: 2,
+        rows_max: ROWS_MAX,
+    },
+    // The row types of relations with their arrays, and the types in them that somebody added.
+    CatalogQuery {
+        name: "rows",
+        sql: "SELECT t.oid, t.typarray, coalesce(a.atttypid, 0) FROM pg_class c JOIN pg_type t ON t.oid = c.reltype \
+              LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384 \
+              WHERE t.oid >= 16384 AND c.relpersistence <> 't'",
+        columns: 3,
+        rows_max: ROWS_MAX,
+    },
+    // What writing to a relation runs, and whether reading it does.
+    CatalogQuery {
+        name: "expressions",
+        sql: "SELECT d.adrelid, false, pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid WHERE c.relpersistence <> 't' \
+              UNION ALL SELECT k.conrelid, false, pg_get_expr(k.conbin, k.conrelid) FROM pg_constraint k \
+              JOIN pg_class c ON c.oid = k.conrelid WHERE k.contype = 'c' AND c.relpersistence <> 't' \
+              UNION ALL SELECT p.polrelid, true, concat_ws(', ', pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) \
+              FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid WHERE c.relrowsecurity AND coalesce(p.polqual, p.polwithcheck) IS NOT NULL",
         columns: 3,
         rows_max: ROWS_MAX,
     },
@@ -210,6 +230,7 @@ SELECT pg_catalog.concat_ws(' ', \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(i.xmin::text::int8 * (i.inhrelid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_inherits i), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(d.xmin::text::int8 * (d.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_constraint d WHERE d.contypid <> 0 OR d.contype = 'f'), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(g.xmin::text::int8 * (g.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_trigger g WHERE NOT g.tgisinternal), \
+(SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(l.xmin::text::int8 * (l.oid::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_policy l), \
 (SELECT pg_catalog.count(*) || '/' || coalesce(pg_catalog.sum(s.xmin::text::int8 * (s.setrole::int8 % 65536 + 1)), 0) FROM pg_catalog.pg_db_role_setting s), \
 (SELECT pg_catalog.string_agg(r.rolname, ',' ORDER BY r.rolname) FROM pg_catalog.pg_roles r WHERE r.rolsuper))";
 
@@ -252,8 +273,10 @@ pub(super) struct Known {
     numbers: HashMap<u32, FunctionName>,
     operators: HashMap<Arc<str>, Vec<Operator>>,
     casts: Vec<Cast>,
-    /// Functions that the checks of a domain call.
-    checks: HashMap<u32, Vec<FunctionName>>,
+    /// The checks of a domain, and its default.
+    checks: HashMap<u32, Vec<Stored>>,
+    /// Row types and arrays of them, with the types in them that somebody added.
+    rows: HashMap<u32, Vec<u32>>,
     pub(super) cache: Cache,
 }
 
@@ -294,6 +317,27 @@ pub(super) struct Relation {
     pub(super) rules: Vec<String>,
     /// What lies below a view; found when it is first asked for.
     pub(super) below: OnceLock<Arc<Below>>,
+    /// Its defaults, checks and policies.
+    pub(super) stored: Vec<Stored>,
+    /// The relations whose foreign keys change with it.
+    pub(super) referenced_by: Vec<RelationId>,
+}
+
+/// Expressions that the catalog keeps, and that run where what they stand on is used.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// A query of them.
+    pub(super) query: String,
+    /// It runs where its relation is read, too.
+    pub(super) at_reading: bool,
+    /// What they want; found when it is first asked for.
+    pub(super) below: OnceLock<Arc<Below>>,
+}
+
+impl Stored {
+    fn new(expressions: &str, at_reading: bool) -> Self {
+        Self { query: format!("SELECT {expressions}"), at_reading, below: OnceLock::new() }
+    }
 }
 
 /// What kind of relation it is.
@@ -422,13 +466,6 @@ impl Catalog {
         self.known.relations.len()
     }
 
-    /// Whether binding a parameter of this type runs only code that PostgreSQL ships: 0, which leaves the type to the
-    /// server, is such; a domain is not, because its checks run.
-    #[must_use]
-    pub fn parameter_is_inert(&self, type_oid: u32) -> bool {
-        self.known.type_input_is_inert(type_oid, 0)
-    }
-
     pub(super) fn known(&self) -> &Known {
         &self.known
     }
@@ -553,18 +590,29 @@ impl Known {
         numbers.iter().map(|number| (*number, &self.types[number]))
     }
 
-    /// Functions of somebody's that making a value of the type calls: the checks of a domain, and of those below it.
-    pub(super) fn checks_of(&self, oid: u32) -> Vec<&FunctionName> {
-        let mut checks = Vec::new();
-        let mut next = Some(oid);
-        // An array of a domain, a domain over a domain.
-        for _ in 0..8 {
-            let Some(oid) = next.filter(|oid| *oid >= FIRST_ADDED_OID) else { break };
+    /// What making a value of the type runs: the checks of a domain, and those of what a type is made of. None where the type, or one of those, is
+    /// not known.
+    pub(super) fn checks_of(&self, oid: u32) -> Option<Vec<&Stored>> {
+        let (mut checks, mut made_of, mut next) = (Vec::new(), vec![oid], 0);
+        while let Some(&oid) = made_of.get(next) {
+            next += 1;
+            if Self::type_is_builtin(oid) {
+                continue;
+            }
+            let found = self.types.get(&oid);
+            let members = self.rows.get(&oid);
+            if found.is_none() && members.is_none() {
+                return None;
+            }
             checks.extend(self.checks.get(&oid).into_iter().flatten());
-            next =
-                self.types.get(&oid).map(|found| if found.kind == b'd' { found.base } else { found.element });
+            let parts = found.into_iter().flat_map(|found| [found.base, found.element, found.subtype]);
+            for part in parts.chain(members.into_iter().flatten().copied()) {
+                if !made_of.contains(&part) {
+                    made_of.push(part);
+                }
+            }
         }
-        checks
+        Some(checks)
     }
 
     pub(super) fn casts_to(&self, target: u32) -> impl Iterator<Item = &Cast> {
@@ -745,9 +793,19 @@ impl Reading {
         self.types(&mut known)?;
         self.functions(&mut known)?;
         for mut row in self.next("checks")? {
-            let domain = row.number()?;
-            let function = (self.intern(row.text()?), self.intern(row.text()?));
-            known.checks.entry(domain).or_default().push(function);
+            let (domain, expression) = (row.number()?, row.text()?);
+            known.checks.entry(domain).or_default().push(Stored::new(&expression, false));
+        }
+        for mut row in self.next("rows")? {
+            let (row_type, array, member) = (row.number()?, row.number()?, row.number()?);
+            known.rows.entry(row_type).or_default().extend(Some(member).filter(|member| *member != 0));
+            known.rows.insert(array, vec![row_type]);
+        }
+        for mut row in self.next("expressions")? {
+            let (relation, at_reading, expressions) = (row.number()?, row.truth()?, row.text()?);
+            if let Some(&relation) = by_oid.get(&relation) {
+                known.relations[relation].stored.push(Stored::new(&expressions, at_reading));
+            }
         }
         for mut row in self.next("numbers")? {
             let oid = row.number()?;
@@ -772,6 +830,9 @@ impl Reading {
             let (source, source_column) = (row.number()?, self.intern(row.text()?));
             let computed = row.truth()?;
             if let (Some(&relation), Some(&source)) = (by_oid.get(&relation), by_oid.get(&source)) {
+                if !computed && !known.relations[source].referenced_by.contains(&relation) {
+                    known.relations[source].referenced_by.push(relation);
+                }
                 known.copies.push(Copied { relation, column, source, source_column, computed });
             }
         }
@@ -833,6 +894,8 @@ impl Reading {
                 definition: row.optional()?,
                 rules: Vec::new(),
                 below: OnceLock::new(),
+                stored: Vec::new(),
+                referenced_by: Vec::new(),
             });
         }
         for (index, table) in indexes {

@@ -16,8 +16,9 @@
 //! - a function behind an operator, a cast or a dotted name (`row.function`) is called just as one with parentheses.
 //!
 //! Triggers, defaults, foreign keys with their cascades, and the policies of row security belong to the table on which its owner
-//! put them: writing to the table stands for what they do. What a rewrite rule reads or writes elsewhere is added to the
-//! statement's actions. Calling a function is what stands for all that it does, in the session too.
+//! put them: writing to the table stands for what they do to objects, and to make them needs what they need. What they do to the session, as seen in
+//! their own text, is done by whoever uses them. What a rewrite rule or the check of a domain reads or writes is added to the statement's actions.
+//! Calling a function is what stands for all that it does, in the session too.
 
 mod cache;
 mod catalog;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use splice::Spliced;
 
 use crate::action::{Action, Effect, Facts, Object, Verb};
-use crate::protocol::Meaning;
+use crate::protocol::{Meaning, Roles};
 
 pub use catalog::{
     CATALOG_QUERIES, CATALOG_SETUP, Catalog, CatalogError, CatalogQuery, FINGERPRINT_QUERY, Rows,
@@ -173,10 +174,10 @@ impl Analysis {
     }
 
     /// The analysis of a text about which nothing is known, such as one that is not UTF-8.
-    fn opaque(database: &Arc<str>, masking: &Masking, text_bytes: usize) -> Self {
+    fn opaque(database: &Arc<str>, masking: &Masking, roles: Roles, text_bytes: usize) -> Self {
         let statement = Statement {
             range: 0..text_bytes,
-            meaning: Arc::new(opaque(database, masking)),
+            meaning: Arc::new(opaque(database, masking, roles)),
             masked: None,
             steps: Arc::new([session::Step::Anything]),
         };
@@ -210,7 +211,7 @@ impl Sending {
 }
 
 /// The meaning of what is not understood: it may do anything, and see anything.
-fn opaque(database: &Arc<str>, masking: &Masking) -> Meaning {
+fn opaque(database: &Arc<str>, masking: &Masking, roles: Roles) -> Meaning {
     let mut actions =
         vec![Action { verb: Verb::Opaque, object: Object::Database { database: database.clone() } }];
     let unmask = masking.declared().iter().map(|column| column.object(database));
@@ -221,5 +222,6 @@ fn opaque(database: &Arc<str>, masking: &Masking) -> Meaning {
         effect: Effect::MayChange,
         facts: Facts { kind: "opaque".to_owned(), statements: 1, ..Facts::default() },
         masks: Vec::new(),
+        roles,
     }
 }

@@ -91,6 +91,11 @@ pub(super) fn shows_values(relation: &str) -> bool {
     )
 }
 
+/// Whether a relation of PostgreSQL's own holds the texts of statements that other sessions run.
+pub(super) fn shows_statements(relation: &str) -> bool {
+    relation == "pg_stat_activity"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

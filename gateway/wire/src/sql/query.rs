@@ -29,6 +29,9 @@ use crate::action::{Action, Object, Verb};
 /// How deep views may stand on views.
 const VIEW_DEPTH_MAX: u8 = 32;
 
+/// How much one definition may do to the session before nobody follows.
+const STEPS_MAX: usize = 64;
+
 /// How many relations one name may stand for through its family (children, parents).
 const FAMILY_MAX: usize = 16_384;
 
@@ -59,17 +62,33 @@ impl Wants {
         }
     }
 
-    /// Takes over what a part wants, but for what it does to the session.
+    /// Takes over what a definition wants that the statement uses: a view's query, a rule, the check of a domain.
     pub(super) fn include(&mut self, part: &Wants) {
         self.actions.extend(part.actions.iter().cloned());
         self.proven &= part.proven;
         self.resolved &= part.resolved;
         self.opaque |= part.opaque;
         self.literals |= part.literals;
+        self.follow(part, |_| true);
+    }
+
+    /// Takes over what a definition does to the session, as far as `counts`. It may never be evaluated (`WHERE false`): what was there
+    /// before stays possible.
+    pub(super) fn follow(&mut self, part: &Wants, counts: impl Fn(&Step) -> bool) {
+        let everything = [Step::Anything];
+        let steps = if part.steps.len() > STEPS_MAX { &everything[..] } else { &part.steps };
+        for step in steps.iter().filter(|step| counts(step)) {
+            // Each step but once: views on views name the lowest a million times.
+            for step in [step, &Step::Savepoint] {
+                if !self.steps.contains(step) {
+                    self.steps.push(step.clone());
+                }
+            }
+        }
     }
 }
 
-/// What lies below a view.
+/// What a definition wants that the catalog keeps: the query of a view, an expression.
 #[derive(Debug)]
 pub(super) struct Below {
     wants: Wants,
@@ -77,7 +96,7 @@ pub(super) struct Below {
 
 /// What is known of an expression's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Typed {
+pub(in crate::sql) enum Typed {
     /// One that ships with PostgreSQL.
     Builtin,
     /// None yet: a string constant, NULL.
@@ -297,6 +316,7 @@ impl<'a> Walk<'a> {
                 // The alias of a join hides those inside; names that are found too often only make a call more.
                 self.optional_from(join.larg.as_deref());
                 self.optional_from(join.rarg.as_deref());
+                self.joins(join.is_natural, &join.using_clause);
                 if let Some(alias) = &join.alias {
                     self.source(&alias.aliasname, None);
                 }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::Key;
-use super::catalog;
+use super::catalog::{self, Known};
 use super::mask::Masking;
 use super::parse::Strings;
 use super::query::Wants;
 use super::state::{Made, Names, Path, State};
 use super::statement;
 use super::{Analysis, Catalog, Renames, Statement, literal_key};
-use crate::action::Effect;
+use crate::action::{Effect, Facts};
 use crate::protocol::Meaning;
 
 /// How many names of prepared statements, and of portals, are followed.
@@ -59,6 +59,12 @@ pub(super) enum Step {
     LocalPath(Value),
     /// None: any role.
     Role(Option<Arc<str>>),
+    /// The same until the transaction ends.
+    LocalRole(Option<Arc<str>>),
+    /// The session role may be another one.
+    Authorized,
+    /// A function of somebody's ran: it may have set the search path, or how strings are read.
+    Called,
     /// `standard_conforming_strings` may change.
     Strings,
     /// A name, the text of the whole statement, and what was sent in its place.
@@ -141,6 +147,7 @@ pub struct Session {
 #[derive(Debug, Clone)]
 struct Prepared {
     text: Arc<str>,
+    types: Arc<[u32]>,
     /// What was sent in its place.
     masked: Option<Arc<str>>,
     strings: Option<Strings>,
@@ -149,9 +156,19 @@ struct Prepared {
 }
 
 /// What names can stand for: things by the number of what named them; none where that took the name away.
+///
+/// They are copied when one is changed while a [scratch](Session::scratch) session shares them.
 #[derive(Debug, Clone)]
 struct Candidates<T> {
-    names: HashMap<Arc<str>, Vec<(u64, Option<T>)>>,
+    names: Arc<HashMap<Arc<str>, Standing<T>>>,
+}
+
+/// What one name can stand for.
+#[derive(Debug, Clone)]
+struct Standing<T> {
+    things: Vec<(u64, Option<T>)>,
+    /// The newest of those that were too many to keep; 0 where all are kept.
+    lost: u64,
 }
 
 impl Session {
@@ -179,8 +196,8 @@ impl Session {
             outstanding: 0,
             moved: true,
             wrote: false,
-            prepared: Candidates { names: HashMap::new() },
-            portals: Candidates { names: HashMap::new() },
+            prepared: Candidates::new(),
+            portals: Candidates::new(),
             start,
         }
     }
@@ -189,8 +206,8 @@ impl Session {
     /// [`Verb::Set`](crate::action::Verb::Set) on the setting.
     #[must_use]
     pub fn read_only(mut self) -> Self {
-        let State { names, session_role, masking, .. } = (*self.state).clone();
-        self.state = Arc::new(State::new(names, session_role, masking, true));
+        let State { names, masking, .. } = (*self.state).clone();
+        self.state = Arc::new(State::new(names, self.start.role.clone(), masking, true));
         self
     }
 
@@ -199,6 +216,37 @@ impl Session {
     pub fn analyze(&self, text: &str, catalog: &Catalog) -> Arc<Analysis> {
         let state = self.state_for(catalog);
         self.analyze_in(text, state.names.strings, false, &state, catalog, 0)
+    }
+
+    /// The same text with parameters of these types (0 leaves one to the server): to bind them runs what makes their values, such as
+    /// the checks of a domain.
+    #[must_use]
+    pub fn with_parameters(
+        &self,
+        analysis: Arc<Analysis>,
+        types: &[u32],
+        text_bytes: usize,
+        catalog: &Catalog,
+    ) -> Arc<Analysis> {
+        let added = types.iter().copied().filter(|oid| !Known::type_is_builtin(*oid)).collect();
+        let runs = Running { session: self, catalog, depth: 0 };
+        let bound = statement::parameters(&added, &self.state_for(catalog), runs);
+        if bound.meaning.actions.is_empty() && bound.meaning.effect == Effect::Reads {
+            return analysis;
+        }
+        let mut analysis = (*analysis).clone();
+        for statement in &mut analysis.statements {
+            let facts = Facts { resolved: bound.meaning.facts.resolved, ..statement.meaning.facts.clone() };
+            let bound = Statement {
+                meaning: Arc::new(Meaning { facts, ..(*bound.meaning).clone() }),
+                ..bound.clone()
+            };
+            *statement = union([&*statement, &bound].into_iter()).expect("it is one of two");
+        }
+        if analysis.statements.is_empty() {
+            analysis.statements.push(Statement { range: 0..text_bytes, ..bound });
+        }
+        Arc::new(analysis)
     }
 
     /// What running the prepared statement `name` wants, as the upstream would plan it now. This covers names made by
@@ -235,7 +283,7 @@ impl Session {
     /// What a text wants about which nothing is known, such as one that is not UTF-8.
     #[must_use]
     pub fn opaque(&self, text_bytes: usize) -> Analysis {
-        Analysis::opaque(&self.start.database, &self.start.masking, text_bytes)
+        Analysis::opaque(&self.start.database, &self.start.masking, self.state.roles(), text_bytes)
     }
 
     /// Whether it is shown anything masked.
@@ -250,11 +298,12 @@ impl Session {
         self.take(statement.steps.clone())
     }
 
-    /// A Parse message was forwarded that names `text` (the empty name too); as `masked`, where masks made it another.
-    pub fn prepare_sent(&mut self, name: &str, text: &str, masked: Option<&str>) -> Sent {
+    /// A Parse message was forwarded that names `text` (the empty name too), with parameters of these `types`; as `masked`, where masks made it another.
+    pub fn prepare_sent(&mut self, name: &str, text: &str, types: &[u32], masked: Option<&str>) -> Sent {
         let sent = self.take(Arc::new([]));
         let prepared = Prepared {
             text: text.into(),
+            types: types.into(),
             masked: masked.map(Arc::from),
             strings: self.state.names.strings,
             inner: false,
@@ -315,8 +364,18 @@ impl Session {
 
     /// The upstream is ready for the next batch.
     pub fn ready(&mut self, transaction: Transaction) {
-        if self.outstanding == 0 && transaction == Transaction::Idle {
-            self.settle();
+        if self.outstanding > 0 {
+            return;
+        }
+        match transaction {
+            Transaction::Idle => self.settle(),
+            // How strings are read is reported before this is said.
+            Transaction::Open | Transaction::Failed => {
+                let strings = Some(self.reported_strings);
+                if self.state.names.strings != strings {
+                    self.change(|names| names.strings = strings);
+                }
+            }
         }
     }
 
@@ -424,7 +483,8 @@ impl Session {
         for prepared in self.prepared.get(name) {
             let analysis =
                 self.analyze_in(&prepared.text, prepared.strings, prepared.inner, state, catalog, depth + 1);
-            analyses.push(analysis.kept(&prepared.text, prepared.masked.as_deref()));
+            let analysis = analysis.kept(&prepared.text, prepared.masked.as_deref());
+            analyses.push(self.with_parameters(analysis, &prepared.types, prepared.text.len(), catalog));
         }
         if let [one] = &analyses[..] {
             return Some(one.clone());
@@ -476,6 +536,7 @@ impl Session {
                 Step::Prepare(name, text, masked) => {
                     let prepared = Prepared {
                         text: text.clone(),
+                        types: Arc::new([]),
                         masked: masked.clone(),
                         strings: self.state.names.strings,
                         inner: true,
@@ -488,8 +549,8 @@ impl Session {
                 Step::Deallocate(name) => self.prepared.take_away(name.as_deref(), number),
                 Step::Close(name) => self.portals.take_away(name.as_deref(), number),
                 Step::Anything => {
-                    self.prepared.names.clear();
-                    self.portals.names.clear();
+                    self.prepared = Candidates::new();
+                    self.portals = Candidates::new();
                 }
                 _ => {}
             }
@@ -568,8 +629,9 @@ impl Session {
         let steps = || log.iter().flat_map(|(steps, _)| steps.iter());
         let start =
             || Names { roles: self.settled_roles.clone(), ..Names::new(self.settled_paths.clone(), None) };
-        let changes =
-            |step: &Step| matches!(step, Step::Path(_) | Step::Role(_) | Step::ResetAll | Step::Anything);
+        let changes = |step: &Step| {
+            matches!(step, Step::Path(_) | Step::Called | Step::Role(_) | Step::ResetAll | Step::Anything)
+        };
         let failed = log.iter().any(|(_, completed)| !completed);
         let rollbacks = steps().filter(|step| **step == Step::Rollback).count();
         // A ROLLBACK takes back what came before a BEGIN as well, where one message held both.
@@ -592,7 +654,7 @@ impl Session {
                 Step::Path(Value::Default) | Step::ResetAll => {
                     current.paths = self.path_default.clone().map(|path| BTreeSet::from([path]));
                 }
-                Step::Path(Value::Unknown) => current.paths = None,
+                Step::Path(Value::Unknown) | Step::Called => current.paths = None,
                 Step::Anything => (current.paths, current.roles) = (None, None),
                 Step::Role(role) => current.roles = role.clone().map(|role| BTreeSet::from([role])),
                 _ => {}
@@ -637,55 +699,81 @@ impl Session {
     }
 }
 
-impl<T> Candidates<T> {
+impl<T: Clone> Candidates<T> {
+    fn new() -> Self {
+        Self { names: Arc::default() }
+    }
+
+    /// What the name can stand for; nothing where nobody knows.
     fn get(&self, name: &str) -> impl Iterator<Item = &T> {
-        self.names.get(name).into_iter().flatten().filter_map(|(_, thing)| thing.as_ref())
+        let known = self.names.get(name).filter(|standing| standing.lost == 0);
+        known.into_iter().flat_map(|standing| &standing.things).filter_map(|(_, thing)| thing.as_ref())
     }
 
     fn possible(&mut self, name: &str, number: u64, thing: Option<T>) {
-        if let Some(candidates) = self.names.get_mut(name) {
-            if candidates.len() < CANDIDATES_MAX {
-                candidates.push((number, thing));
-            } else {
-                // Too many: nobody knows what it stands for.
-                candidates.clear();
-            }
-        } else if self.names.len() < NAMES_MAX {
-            self.names.insert(name.into(), vec![(number, thing)]);
+        if self.names.len() >= NAMES_MAX && !self.names.contains_key(name) {
+            return;
         }
+        let names = Arc::make_mut(&mut self.names);
+        let standing = names.entry(name.into()).or_insert_with(|| Standing { things: Vec::new(), lost: 0 });
+        if standing.things.len() >= CANDIDATES_MAX {
+            // Too many: nobody knows what it stands for before a later one has taken its place.
+            standing.lost = standing.things.last().map_or(number, |(newest, _)| *newest);
+            standing.things.clear();
+        }
+        standing.things.push((number, thing));
     }
 
+    /// A name may be taken away. Where all are, nothing is noted: each still can stand for what it did, until it is told that none does.
     fn take_away(&mut self, name: Option<&str>, number: u64) {
-        match name {
-            Some(name) => {
-                if self.names.contains_key(name) {
-                    self.possible(name, number, None);
-                }
-            }
-            None => self.names.values_mut().for_each(|candidates| candidates.push((number, None))),
+        if let Some(name) = name.filter(|name| self.names.contains_key(*name)) {
+            self.possible(name, number, None);
         }
     }
 
     /// What was named then is what the name stands for, or what may have been named since; or it was not named.
     fn ended(&mut self, name: &str, number: u64, completed: bool) {
-        if let Some(candidates) = self.names.get_mut(name) {
-            let here = candidates.iter().any(|(named, _)| *named == number);
-            candidates
-                .retain(|(named, _)| if completed { !here || *named >= number } else { *named != number });
-            if candidates.is_empty() {
-                self.names.remove(name);
+        if !self.names.contains_key(name) {
+            return;
+        }
+        let names = Arc::make_mut(&mut self.names);
+        if let Some(standing) = names.get_mut(name) {
+            let here = standing.things.iter().any(|(named, _)| *named == number);
+            standing.ended(number, completed, here);
+            if standing.things.is_empty() && standing.lost == 0 {
+                names.remove(name);
             }
         }
     }
 
     fn taken(&mut self, name: Option<&str>, number: u64, completed: bool) {
         match name {
-            Some(name) => self.ended(name, number, completed),
-            None => self.names.values_mut().for_each(|candidates| {
-                candidates.retain(|(named, _)| if completed { *named >= number } else { *named != number });
+            Some(name) => {
+                self.ended(name, number, completed);
+                let gone = |standing: &Standing<T>| standing.is_gone();
+                if self.names.get(name).is_some_and(gone) {
+                    Arc::make_mut(&mut self.names).remove(name);
+                }
+            }
+            None if completed => Arc::make_mut(&mut self.names).retain(|_, standing| {
+                standing.ended(number, true, true);
+                !standing.is_gone()
             }),
+            None => {}
         }
-        self.names.retain(|_, candidates| candidates.iter().any(|(_, thing)| thing.is_some()));
+    }
+}
+
+impl<T> Standing<T> {
+    fn ended(&mut self, number: u64, completed: bool, here: bool) {
+        self.things.retain(|(named, _)| if completed { !here || *named >= number } else { *named != number });
+        if completed && here && number > self.lost {
+            self.lost = 0;
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.lost == 0 && self.things.iter().all(|(_, thing)| thing.is_none())
     }
 }
 
@@ -720,7 +808,9 @@ fn union<'a>(statements: impl Iterator<Item = &'a Statement>) -> Option<Statemen
     masks.sort();
     masks.dedup();
     facts.count(&wants.actions);
-    union.meaning = Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts, masks });
+    let roles = union.meaning.roles.clone();
+    union.meaning =
+        Arc::new(Meaning { actions: wants.actions.into_iter().collect(), effect, facts, masks, roles });
     Some(union)
 }
 
@@ -733,6 +823,15 @@ fn at_length(analysis: Arc<Analysis>, text: &str) -> Arc<Analysis> {
         }
         _ => analysis,
     }
+}
+
+/// Whether a step changes the session itself, as seen in the statement and not in a function that it calls.
+pub(super) fn moves(step: &Step) -> bool {
+    use Step::{Anything, Authorized, LocalPath, LocalRole, Path, ResetAll, Role, Strings};
+    matches!(
+        step,
+        Path(_) | LocalPath(_) | Role(_) | LocalRole(_) | Authorized | Strings | ResetAll | Anything
+    )
 }
 
 /// What running `steps` does to names that the extended protocol shares with SQL.
@@ -763,6 +862,8 @@ fn is_logged(step: &Step) -> bool {
             | Step::Path(_)
             | Step::LocalPath(_)
             | Step::Role(_)
+            | Step::LocalRole(_)
+            | Step::Called
             | Step::ResetAll
             | Step::Anything
     )
@@ -806,7 +907,9 @@ fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>) {
             names.path_possible(path_default.clone())
         }
         Step::Path(Value::Unknown) | Step::LocalPath(Value::Unknown) => names.paths = None,
-        Step::Role(role) => names.role_possible(role.clone()),
+        Step::Role(role) | Step::LocalRole(role) => names.role_possible(role.clone()),
+        Step::Authorized => names.authorized = true,
+        Step::Called => (names.paths, names.strings) = (None, None),
         Step::Strings => names.strings = None,
         Step::Made(name, made) => names.made_possible(name.clone(), made.clone()),
         Step::MadeFunction(name) => _ = names.made_functions.insert(name.clone()),
@@ -821,6 +924,7 @@ fn possible_name(names: &mut Names, step: &Step, path_default: &Option<Path>) {
             names.paths = None;
             names.roles = None;
             names.strings = None;
+            names.authorized = true;
             names.unsettled = true;
         }
         _ => {}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::catalog::{Function, Known, Operator, RelationId};
 use super::mask::Masking;
 use super::parse::Strings;
+use crate::protocol::Roles;
 
 /// How many search paths, and how many roles, are kept as possible before any is.
 const POSSIBLE_MAX: usize = 8;
@@ -22,7 +23,7 @@ pub(super) type Path = Arc<[Arc<str>]>;
 #[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) names: Names,
-    pub(super) session_role: Arc<str>,
+    session_role: Arc<str>,
     pub(super) masking: Masking,
     /// The upstream holds it to reading: what would lift that is no harmless setting.
     pub(super) read_only: bool,
@@ -58,6 +59,8 @@ pub(super) struct Names {
     pub(super) unsettled: bool,
     /// More names than are kept may be temporary tables.
     pub(super) flooded: bool,
+    /// It may have become another session role: nobody knows whom `NONE` stands for.
+    pub(super) authorized: bool,
 }
 
 /// Where the session may have made a relation.
@@ -109,6 +112,25 @@ impl State {
     pub(super) fn of_definitions(masking: Masking) -> Self {
         let path: Path = Arc::new([Arc::from("pg_catalog")]);
         Self::new(Names::new(Some(BTreeSet::from([path])), None), Arc::from(""), masking, false)
+    }
+
+    /// The role as which the session logged in; none in a definition, which runs in anybody's session.
+    pub(super) fn authenticated(&self) -> Option<Arc<str>> {
+        (!self.session_role.is_empty()).then(|| self.session_role.clone())
+    }
+
+    /// The role that `NONE` stands for; none where it cannot be told.
+    pub(super) fn session_role(&self) -> Option<Arc<str>> {
+        self.authenticated().filter(|_| !self.names.authorized)
+    }
+
+    /// As which roles a statement may run.
+    pub(super) fn roles(&self) -> Roles {
+        match &self.names.roles {
+            Some(roles) if roles.len() == 1 && roles.contains(&self.session_role) => Roles::Login,
+            Some(roles) => Roles::AnyOf(roles.iter().cloned().collect()),
+            None => Roles::Unknown,
+        }
     }
 
     /// The same for equal states, and for no others.
@@ -275,6 +297,7 @@ impl Names {
             changed: false,
             unsettled: false,
             flooded: false,
+            authorized: false,
         }
     }
 

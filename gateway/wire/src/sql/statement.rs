@@ -3,11 +3,12 @@
 mod definition;
 mod object;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use pg_query::protobuf::{
-    CopyStmt, DiscardMode, ExplainStmt, ObjectType, RawStmt, SelectStmt, TransactionStmt,
+    CopyStmt, DiscardMode, ExplainStmt, ObjectType, PrepareStmt, RawStmt, SelectStmt, TransactionStmt,
     TransactionStmtKind, VariableSetKind, VariableSetStmt,
 };
 use pg_query::{Node, NodeEnum};
@@ -19,10 +20,13 @@ use super::splice::{Edit, Spliced, splice};
 use super::state::State;
 use super::{Analysis, Statement, names, opaque, setting};
 use crate::action::{Action, Effect, Facts, Object, Verb};
-use crate::protocol::{Masked, Meaning};
+use crate::protocol::{Masked, Meaning, Roles};
 
 /// How many statements one text may hold before it is opaque as a whole.
 const STATEMENTS_MAX: usize = 10_000;
+
+/// How many of them may change what names stand for: each is followed by itself, with all that came before.
+const CHANGES_MAX: usize = 1_000;
 
 /// A text's analysis, and whether it is good for every session in the same state.
 pub(super) struct Examined {
@@ -46,14 +50,14 @@ pub(super) fn examine(
     let mut statements: Vec<Statement> = Vec::with_capacity(tree.stmts.len());
     let (mut literals_matter, mut lasting, mut wrote) = (false, true, runs.session.wrote());
     // The session as the statements so far may leave it, once one of them does something to it.
-    let mut later: Option<Session> = None;
+    let (mut later, mut changes): (Option<Session>, usize) = (None, 0);
     for raw in &tree.stmts {
         let range = range_of(raw.stmt_location, raw.stmt_len, text);
-        let runs = Running { session: later.as_ref().unwrap_or(runs.session), ..runs };
-        let state = later.as_ref().map_or(state, Session::state);
+        let now = Running { session: later.as_ref().unwrap_or(runs.session), ..runs };
+        let state_now = later.as_ref().map_or(state, Session::state);
         let fingerprint =
             parse::fingerprint(text.get(range.clone()).unwrap_or(text), strings).unwrap_or_default();
-        let telling = Telling { inner, count, wrote, state, runs, fingerprint: &fingerprint };
+        let telling = Telling { inner, count, wrote, state: state_now, runs: now, fingerprint: &fingerprint };
         let source = text.get(range.clone()).unwrap_or(text);
         let told = telling.tell(raw, source, &[]);
         literals_matter |= told.literals || !told.edits.is_empty();
@@ -68,9 +72,16 @@ pub(super) fn examine(
         }
         wrote |= statement.meaning.effect == Effect::MayChange;
         if !statement.steps.is_empty() && count > 1 {
-            let mut session = runs.session.scratch(state);
+            let session = match &mut later {
+                Some(session) => session,
+                none => none.insert(runs.session.scratch(state)),
+            };
+            let before = *session.state().id();
             let _ = session.sent(&statement);
-            later = Some(session);
+            changes += usize::from(before != *session.state().id());
+            if changes > CHANGES_MAX {
+                return Examined { analysis: runs.session.opaque(text.len()), lasting: true };
+            }
         }
         statements.push(statement);
     }
@@ -91,6 +102,18 @@ pub(super) fn call(oid: u32, state: &Arc<State>, runs: Running<'_>) -> (String, 
     let told = teller.told(runs.session.database());
     let statement = Statement { range: 0..text.len(), ..told.statement };
     (text, statement)
+}
+
+/// What binding parameters of these types wants.
+pub(super) fn parameters(types: &BTreeSet<u32>, state: &Arc<State>, runs: Running<'_>) -> Statement {
+    let wrote = runs.session.wrote();
+    let telling = Telling { inner: false, count: 1, wrote, state, runs, fingerprint: "" };
+    let mut teller = telling.teller("");
+    teller.kind("empty");
+    for oid in types {
+        teller.walk.parameter(*oid);
+    }
+    teller.told(runs.session.database()).statement
 }
 
 /// Where a statement stands; the parser says 0 for "to the end".
@@ -147,7 +170,7 @@ impl Telling<'_> {
         let mut teller = self.teller(source);
         teller.walk.written = written;
         match raw.stmt.as_deref().and_then(|node| node.node.as_ref()) {
-            Some(NodeEnum::PrepareStmt(prepare)) if self.inner => teller.nodes(prepare.query.as_deref()),
+            Some(NodeEnum::PrepareStmt(prepare)) if self.inner => teller.prepared(prepare),
             Some(node) => teller.statement(node),
             None => teller.walk.opaque(),
         }
@@ -205,7 +228,7 @@ impl<'a> Teller<'a> {
         let sight = std::mem::take(&mut self.walk.sight);
         let Wants { mut actions, proven, resolved, opaque: is_opaque, mut steps, literals } = self.walk.wants;
         if is_opaque {
-            actions.extend(opaque(database, &self.state.masking).actions);
+            actions.extend(opaque(database, &self.state.masking, Roles::Unknown).actions);
             steps.push(Step::Anything);
         }
         actions.extend(unmask);
@@ -215,7 +238,8 @@ impl<'a> Teller<'a> {
         facts.count(&actions);
         let proven = proven && !is_opaque && !self.state.names.changed;
         let effect = if proven { Effect::Reads } else { Effect::MayChange };
-        let meaning = Meaning { actions: actions.into_iter().collect(), effect, facts, masks };
+        let roles = self.state.roles();
+        let meaning = Meaning { actions: actions.into_iter().collect(), effect, facts, masks, roles };
         let statement =
             Statement { range: 0..0, meaning: Arc::new(meaning), masked: None, steps: steps.into() };
         Told { statement, literals, lasting: self.lasting, edits }
@@ -433,18 +457,23 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// What is prepared: its parameters are made when it runs.
+    fn prepared(&mut self, prepare: &'a PrepareStmt) {
+        for argument in &prepare.argtypes {
+            match argument.node.as_ref() {
+                Some(NodeEnum::TypeName(name)) => _ = self.walk.type_name(Some(name)),
+                _ => self.walk.opaque(),
+            }
+        }
+        self.nodes(prepare.query.as_deref());
+    }
+
     /// Statements about names of prepared statements and portals.
     fn names(&mut self, node: &'a NodeEnum) {
         match node {
             NodeEnum::PrepareStmt(prepare) => {
                 self.kind("prepare");
-                for argument in &prepare.argtypes {
-                    match argument.node.as_ref() {
-                        Some(NodeEnum::TypeName(name)) => _ = self.walk.type_name(Some(name)),
-                        _ => self.walk.opaque(),
-                    }
-                }
-                self.nodes(prepare.query.as_deref());
+                self.prepared(prepare);
                 // What it runs has its effects when it runs.
                 self.walk.wants.steps =
                     vec![Step::Prepare(Arc::from(&*prepare.name), Arc::from(self.source), None)];
@@ -480,12 +509,16 @@ impl<'a> Teller<'a> {
                             ..Facts::default()
                         },
                         masks: self.walk.masks(),
+                        roles: self.state.roles(),
                     }),
                     masked: None,
                     steps: std::mem::take(&mut self.walk.wants.steps).into(),
                 };
                 let statement = if self.walk.wants.opaque {
-                    opaque_statement(&statement, &opaque(self.walk.database, &self.state.masking))
+                    opaque_statement(
+                        &statement,
+                        &opaque(self.walk.database, &self.state.masking, Roles::Unknown),
+                    )
                 } else {
                     statement
                 };
@@ -506,7 +539,7 @@ impl<'a> Teller<'a> {
                 self.changes();
                 if DiscardMode::try_from(discard.target) == Ok(DiscardMode::DiscardAll) {
                     self.step(Step::ResetAll);
-                    self.step(Step::Role(Some(self.state.session_role.clone())));
+                    self.step(Step::Role(self.state.authenticated()));
                     self.step(Step::Deallocate(None));
                     self.step(Step::Close(None));
                 }

@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
     }
 
     /// An operator: those that ship with PostgreSQL are pure, others are calls of their functions.
-    pub(super) fn operator(&mut self, schema: &str, name: &str, left: Typed, right: Typed) {
+    pub(in crate::sql) fn operator(&mut self, schema: &str, name: &str, left: Typed, right: Typed) {
         if self.state.has_made_operator(name) {
             self.opaque();
         }
@@ -220,6 +220,7 @@ impl<'a> Walk<'a> {
         if !self.system {
             self.call("pg_catalog".into(), Arc::from(name));
             if purity::runs_values(name) {
+                self.wants.steps.push(Step::Anything);
                 self.opaque();
             }
         }
@@ -249,14 +250,14 @@ impl<'a> Walk<'a> {
         self.call(Arc::from(schema), Arc::from(name));
     }
 
-    /// A call of something that is not pure. What it does to the session nobody knows: another search path is possible.
+    /// A call of something that is not pure. What it does to the session nobody knows.
     pub(in crate::sql) fn call(&mut self, schema: Arc<str>, function: Arc<str>) {
         self.wants.proven = false;
         if self.system {
             return;
         }
         if &*schema != "pg_catalog" {
-            self.wants.steps.push(Step::Path(Value::Unknown));
+            self.wants.steps.push(Step::Called);
         }
         let object = Object::Function { database: self.database.clone(), schema, function };
         self.act(Verb::Call, object);
@@ -347,13 +348,16 @@ impl<'a> Walk<'a> {
                     Setting::Default => Some("none".to_owned()),
                     _ => None,
                 };
-                self.wants.proven = false;
-                match role {
-                    Some(role) => self.login(&role),
-                    None => {
-                        self.wants.steps.push(Step::Role(None));
-                        self.opaque();
-                    }
+                let session = name == "session_authorization";
+                let becomes = match role.as_deref() {
+                    Some("none" | "default") if session => self.state.authenticated(),
+                    Some("none" | "default") => self.state.session_role(),
+                    Some(role) => Some(Arc::from(role)),
+                    None => None,
+                };
+                self.login(becomes, local);
+                if session {
+                    self.wants.steps.push(Step::Authorized);
                 }
             }
             // As it was started, the session has the first of them on; the second is off for a new transaction that has neither.
@@ -373,21 +377,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn set(&mut self, name: &str) {
+    pub(super) fn set(&mut self, name: &str) {
         self.wants.proven = false;
         let object = Object::Setting { database: self.database.clone(), setting: Arc::from(name) };
         self.act(Verb::Set, object);
     }
 
-    /// Becoming a role; `none` and `default` are the role of the session.
-    pub(in crate::sql) fn login(&mut self, role: &str) {
+    /// Becoming a role; none where it cannot be told which.
+    fn login(&mut self, role: Option<Arc<str>>, local: bool) {
         self.wants.proven = false;
-        let role = if matches!(role, "none" | "default") {
-            self.state.session_role.clone()
-        } else {
-            Arc::from(role)
-        };
-        self.wants.steps.push(Step::Role(Some(role.clone())));
-        self.act(Verb::Login, Object::Role { role });
+        self.wants.steps.push(if local { Step::LocalRole(role.clone()) } else { Step::Role(role.clone()) });
+        match role {
+            Some(role) => self.act(Verb::Login, Object::Role { role }),
+            None => self.opaque(),
+        }
     }
 }

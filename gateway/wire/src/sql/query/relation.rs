@@ -1,17 +1,18 @@
 //! What naming a relation wants: its family, what lies below a view, what a rewrite rule does.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::RangeVar;
 
-use super::{Below, FAMILY_MAX, VIEW_DEPTH_MAX, Walk, Wants};
+use super::{Below, FAMILY_MAX, VIEW_DEPTH_MAX, Walk};
 use crate::action::Verb;
-use crate::sql::catalog::{Column, Kind, Known, Relation, RelationId};
+use crate::sql::catalog::{Column, Kind, Known, Relation, RelationId, Stored};
 use crate::sql::mask::Masking;
 use crate::sql::parse;
 use crate::sql::purity;
-use crate::sql::session::{Step, Value};
+use crate::sql::session::Step;
 use crate::sql::state::State;
 
 impl<'a> Walk<'a> {
@@ -100,6 +101,7 @@ impl<'a> Walk<'a> {
                 self.act(Verb::Opaque, database);
             }
             self.odd_columns(relation);
+            self.guarded_by(relation);
             match relation.kind {
                 Kind::View => {
                     let below = self.below(member);
@@ -135,22 +137,32 @@ impl<'a> Walk<'a> {
     /// What lies below a view, found once for each snapshot.
     pub(super) fn below(&mut self, id: RelationId) -> Arc<Below> {
         let relation = self.known.relation(id);
-        if let Some(below) = relation.below.get() {
+        self.kept(&relation.below, relation.definition.as_deref().unwrap_or_default(), relation.system)
+    }
+
+    /// What an expression wants that the catalog keeps, found once for each snapshot.
+    pub(super) fn stored(&mut self, stored: &Stored) -> Arc<Below> {
+        self.kept(&stored.below, &stored.query, false)
+    }
+
+    /// What a query wants that the catalog keeps; `system` for one that ships with PostgreSQL.
+    ///
+    /// Definitions may stand on each other in a circle: the innermost is then too deep, and opaque, and so are all of them.
+    fn kept(&self, below: &OnceLock<Arc<Below>>, query: &str, system: bool) -> Arc<Below> {
+        if let Some(below) = below.get() {
             return below.clone();
         }
-        if self.view_depth >= VIEW_DEPTH_MAX {
-            let mut wants = Wants::nothing();
-            (wants.opaque, wants.proven) = (true, false);
-            return Arc::new(Below { wants });
-        }
-        let parsed =
-            relation.definition.as_deref().and_then(|text| parse::parse(text, parse::Strings::Standard).ok());
         let state = State::of_definitions(Masking::default());
+        let parsed = parse::parse(query, parse::Strings::Standard);
         let mut walk = Walk::new(self.known, &state, self.database);
         walk.view_depth = self.view_depth + 1;
-        walk.system = relation.system;
+        walk.system = system;
+        if self.view_depth >= VIEW_DEPTH_MAX {
+            walk.opaque();
+            return Arc::new(Below { wants: walk.wants });
+        }
         match parsed.as_ref().map(|tree| &tree.stmts[..]) {
-            Some([statement]) => match statement.stmt.as_ref().and_then(|node| node.node.as_ref()) {
+            Ok([statement]) => match statement.stmt.as_ref().and_then(|node| node.node.as_ref()) {
                 Some(NodeEnum::SelectStmt(select)) => walk.select(select),
                 _ => walk.opaque(),
             },
@@ -158,12 +170,13 @@ impl<'a> Walk<'a> {
             _ => walk.opaque(),
         }
         let mut wants = walk.wants;
-        if relation.system {
+        if system {
             (wants.opaque, wants.proven, wants.resolved) = (false, true, true);
+        } else if wants.opaque {
+            wants.steps.push(Step::Anything);
         }
         wants.literals = false;
-        wants.steps.clear();
-        relation.below.get_or_init(|| Arc::new(Below { wants })).clone()
+        below.get_or_init(|| Arc::new(Below { wants })).clone()
     }
 
     /// Writes to a relation: to what lies below a view as well, and to what its rules name.
@@ -173,8 +186,8 @@ impl<'a> Walk<'a> {
             let relation = self.known.relation(member);
             let object = self.relation_object(member);
             self.act(verb, object);
-            if relation.has_triggers {
-                self.wants.steps.push(Step::Path(Value::Unknown));
+            if relation.system {
+                self.write_system(&relation.name);
             }
             if matches!(relation.kind, Kind::View) {
                 let below = self.below(member);
@@ -189,6 +202,67 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        self.touch(id, matches!(verb, Verb::Update | Verb::Delete));
+    }
+
+    /// Writing to what ships with PostgreSQL: to `pg_settings` it is `set_config`, and anywhere else it makes the catalog another one.
+    fn write_system(&mut self, name: &str) {
+        if name == "pg_settings" {
+            self.set("unknown");
+        }
+        self.opaque();
+    }
+
+    /// What checks, defaults and policies of a relation and of those that cascade with it (`cascades`) do to the session. To objects
+    /// nothing counts: writing to the table stands for that. Nor do functions: what they do is the affair of whoever put them there.
+    pub(in crate::sql) fn touch(&mut self, id: RelationId, cascades: bool) {
+        let known = self.known;
+        let mut touched = self.family(id);
+        let mut next = 0;
+        while let Some(&member) = touched.get(next) {
+            let relation = known.relation(member);
+            if cascades {
+                for &referencing in &relation.referenced_by {
+                    let family = self.family(referencing);
+                    touched.extend(family);
+                }
+                let mut seen = BTreeSet::new();
+                touched.retain(|&member| seen.insert(member));
+            }
+            next += 1;
+            if relation.has_triggers {
+                self.wants.steps.push(Step::Called);
+            }
+            for stored in &relation.stored {
+                self.applies(stored);
+            }
+            for column in relation.columns.iter().filter(|column| !Known::type_is_builtin(column.type_oid)) {
+                for stored in known.checks_of(column.type_oid).unwrap_or_default() {
+                    self.applies(stored);
+                }
+            }
+        }
+    }
+
+    /// Another relation is made with the checks and defaults of this one, by whoever makes it.
+    pub(in crate::sql) fn takes_over(&mut self, id: RelationId) {
+        for stored in &self.known.relation(id).stored {
+            let below = self.stored(stored);
+            self.wants.include(&below.wants);
+        }
+        self.makes_rows(&[id]);
+    }
+
+    /// What the policies of a relation do to the session that reads it.
+    fn guarded_by(&mut self, relation: &Relation) {
+        for stored in relation.stored.iter().filter(|stored| stored.at_reading) {
+            self.applies(stored);
+        }
+    }
+
+    fn applies(&mut self, stored: &Stored) {
+        let below = self.stored(stored);
+        self.wants.follow(&below.wants, |step| *step != Step::Called);
     }
 
     /// What a rewrite rule does, whichever event it is for.

@@ -38,6 +38,8 @@ pub(in crate::sql) struct Sight {
     /// It makes a definition that outlives the session: what it names stays named.
     pub(in crate::sql) defines: bool,
     guards: Vec<Guard>,
+    /// Relations with statements of other sessions, in which values stand that are masked here.
+    overheard: Vec<Guard>,
 }
 
 /// What is watched while a statement writes to a relation with masked columns.
@@ -106,6 +108,7 @@ impl<'a> Walk<'a> {
         if self.is_written(range.location) {
             return;
         }
+        self.overhears(range, relations);
         let masked = self.masked_reach(relations);
         if masked.is_empty() {
             return self.pins(range, relations, sure);
@@ -118,10 +121,43 @@ impl<'a> Walk<'a> {
         self.edit(range.location, query.map(|query| EditKind::Relation { query, alias }), masked);
     }
 
+    /// A relation that shows what other sessions run is watched, to the end of the statement, for the column with their texts.
+    fn overhears(&mut self, range: &RangeVar, relations: &[RelationId]) {
+        let (known, masking) = (self.known, self.masking());
+        let shows = |id: &&RelationId| {
+            let relation = known.relation(**id);
+            relation.system && purity::shows_statements(&relation.name)
+        };
+        let Some(&id) = relations.iter().find(shows).filter(|_| masking.masks()) else { return };
+        let masked = (0..masking.declared().len()).filter(|&at| masking.is_masked(at));
+        let alias = range.alias.as_ref().map_or(&range.relname, |alias| &alias.aliasname);
+        self.sight.overheard.push(Guard {
+            rows: vec![alias.clone()],
+            masked: masked.map(|at| (Arc::from("query"), at)).collect(),
+            columns: known.relation(id).columns.iter().map(|column| column.name.clone()).collect(),
+            excluded: false,
+        });
+        if range.alias.as_ref().is_some_and(|alias| !alias.colnames.is_empty()) {
+            self.exposes_everything();
+        }
+    }
+
+    /// A join compares the columns of one name.
+    pub(super) fn joins(&mut self, natural: bool, using: &[pg_query::Node]) {
+        let named = super::strings(using).is_none_or(|names| names.contains(&"query"));
+        if (natural || named) && !self.sight.overheard.is_empty() {
+            self.exposes_everything();
+        }
+    }
+
     /// `COPY relation TO`: the relation alone, without its children.
     pub(in crate::sql) fn copies(&mut self, range: &RangeVar, columns: Option<Vec<&str>>) {
         let found = self.state.resolve(self.known, &range.schemaname, &range.relname);
         let masked = self.masked_reach(&found.relations);
+        self.overhears(range, &found.relations);
+        if !self.sight.overheard.is_empty() {
+            self.exposes_everything();
+        }
         let sure = !found.temporary && found.made.is_empty() && !found.unresolved;
         if masked.is_empty() {
             return self.pins(range, &found.relations, sure);
@@ -331,6 +367,9 @@ impl<'a> Walk<'a> {
         };
         if self.sight.guards.iter().any(watched) {
             self.exposes_guarded();
+        }
+        if self.sight.overheard.iter().any(watched) {
+            self.exposes_everything();
         }
         // Its table stands under its bare name once it has given way.
         let relation = if star { fields } else { fields.split_last().map_or(fields, |(_, before)| before) };

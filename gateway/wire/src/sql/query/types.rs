@@ -3,7 +3,7 @@
 use pg_query::protobuf::TypeName;
 
 use super::{Typed, Walk, strings};
-use crate::sql::catalog::Known;
+use crate::sql::catalog::{Known, RelationId};
 
 impl<'a> Walk<'a> {
     /// A type: making a value of it can run the checks of a domain, a cast function, code of somebody's.
@@ -31,6 +31,7 @@ impl<'a> Walk<'a> {
             if relations.unresolved {
                 self.unresolved();
             }
+            self.makes_rows(&relations.relations);
             return Typed::Any;
         }
         let known = self.known;
@@ -53,9 +54,7 @@ impl<'a> Walk<'a> {
         }
         for &oid in &types {
             self.wants.proven &= known.type_input_is_inert(oid, 0);
-            for (schema, function) in known.checks_of(oid) {
-                self.call(schema.clone(), function.clone());
-            }
+            self.makes(oid);
             // A constant without a type takes the type's own way in, and no cast.
             for cast in known.casts_to(oid).filter(|_| from != Typed::Literal) {
                 self.wants.proven = false;
@@ -65,5 +64,56 @@ impl<'a> Walk<'a> {
             }
         }
         !types.is_empty()
+    }
+    /// A column gets this type: what makes its values runs once somebody writes. A type that nobody knows is `serial`, or was made in this
+    /// session, which was decided then.
+    pub(in crate::sql) fn column_made_of(&mut self, name: &TypeName) {
+        let (known, names) = (self.known, strings(&name.names));
+        let (schema, name) = match names.as_deref() {
+            Some([name]) => ("", *name),
+            Some([.., schema, name]) => (*schema, *name),
+            _ => return self.opaque(),
+        };
+        for oid in self.state.types(known, schema, name) {
+            self.makes(oid);
+        }
+        let found = self.state.resolve(known, schema, name);
+        self.makes_rows(&found.relations);
+    }
+
+    /// A parameter has the type of that number: its value is made when it is bound, and may be cast unasked.
+    pub(in crate::sql) fn parameter(&mut self, oid: u32) {
+        let known = self.known;
+        self.wants.proven &= known.type_input_is_inert(oid, 0);
+        self.makes(oid);
+        for cast in known.casts_from(oid) {
+            self.wants.proven = false;
+            if let (Some((schema, function)), false) = (&cast.function, cast.computes) {
+                self.call(schema.clone(), function.clone());
+            }
+        }
+    }
+
+    /// Values of a type are made: checks run, its own and those of what it is made of.
+    fn makes(&mut self, oid: u32) {
+        match self.known.checks_of(oid) {
+            Some(checks) => {
+                for stored in checks {
+                    let below = self.stored(stored);
+                    self.wants.include(&below.wants);
+                }
+            }
+            None => self.unresolved(),
+        }
+    }
+
+    pub(super) fn makes_rows(&mut self, relations: &[RelationId]) {
+        let known = self.known;
+        for &id in relations {
+            let columns = known.relation(id).columns.iter();
+            for column in columns.filter(|column| !Known::type_is_builtin(column.type_oid)) {
+                self.makes(column.type_oid);
+            }
+        }
     }
 }

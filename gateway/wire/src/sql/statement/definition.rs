@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use pg_query::protobuf::{
     AlterTableCmd, AlterTableType, ColumnDef, ConstrType, Constraint, CreateStmt, DropBehavior, DropStmt,
-    GrantStmt, GrantTargetType, ObjectType, RangeVar,
+    GrantStmt, GrantTargetType, ObjectType, PartitionBoundSpec, RangeVar,
 };
 use pg_query::{Node, NodeEnum};
 
 use super::{Teller, is_relation, list};
 use crate::action::{Object, Verb};
-use crate::sql::query::strings;
-use crate::sql::session::{Step, Value};
+use crate::sql::catalog::RelationId;
+use crate::sql::query::{Typed, strings};
+use crate::sql::session::{Step, moves};
 use crate::sql::state::Made;
 
 impl<'a> Teller<'a> {
@@ -76,6 +77,8 @@ impl<'a> Teller<'a> {
                         _ => self.walk.opaque(),
                     }
                 }
+                self.keeps(alter.relation.as_ref());
+                self.touches(alter.relation.as_ref());
                 self.step(Step::Defined);
             }
             NodeEnum::IndexStmt(index) => {
@@ -83,6 +86,7 @@ impl<'a> Teller<'a> {
                 self.on_made(Verb::Alter, index.relation.as_ref());
                 self.walk.all(&index.index_params);
                 self.walk.optional(index.where_clause.as_deref());
+                self.keeps(index.relation.as_ref());
                 self.step(Step::Defined);
             }
             NodeEnum::DropStmt(drop) => self.drop(drop),
@@ -176,19 +180,19 @@ impl<'a> Teller<'a> {
                 self.kind("create_trigger");
                 self.on_made(Verb::Alter, trigger.relation.as_ref());
                 self.function_named(Verb::Call, &trigger.funcname);
-                // Writes to the table may change the search path from now on.
-                self.step(Step::Path(Value::Unknown));
+                self.walk.optional(trigger.when_clause.as_deref());
+                self.keeps(trigger.relation.as_ref());
+                // Writes to the table call it from now on.
+                self.step(Step::Called);
                 self.step(Step::Defined);
             }
             NodeEnum::CreatePolicyStmt(policy) => {
                 self.kind("create_policy");
-                self.on_made(Verb::Alter, policy.table.as_ref());
-                self.step(Step::Defined);
+                self.policy(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
             }
             NodeEnum::AlterPolicyStmt(policy) => {
                 self.kind("alter_policy");
-                self.on_made(Verb::Alter, policy.table.as_ref());
-                self.step(Step::Defined);
+                self.policy(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
             }
             NodeEnum::CreateStatsStmt(_) | NodeEnum::AlterStatsStmt(_) => {
                 self.kind("create_statistics");
@@ -196,6 +200,12 @@ impl<'a> Teller<'a> {
                     for relation in &statistics.relations {
                         match relation.node.as_ref() {
                             Some(NodeEnum::RangeVar(range)) => self.on_made(Verb::Alter, Some(range)),
+                            _ => self.walk.opaque(),
+                        }
+                    }
+                    for element in &statistics.exprs {
+                        match element.node.as_ref() {
+                            Some(NodeEnum::StatsElem(element)) => self.walk.optional(element.expr.as_deref()),
                             _ => self.walk.opaque(),
                         }
                     }
@@ -255,7 +265,7 @@ impl<'a> Teller<'a> {
                     Some(ObjectType::ObjectAggregate) => {
                         self.function_made(&define.defnames);
                         for element in &define.definition {
-                            self.support_function(element);
+                            self.support_function(element, |name| name.ends_with("func"));
                         }
                     }
                     Some(ObjectType::ObjectOperator) => {
@@ -265,7 +275,22 @@ impl<'a> Teller<'a> {
                             None => self.walk.opaque(),
                         }
                     }
-                    Some(ObjectType::ObjectType) => self.type_made(&define.defnames),
+                    Some(ObjectType::ObjectType) => {
+                        self.type_made(&define.defnames);
+                        let runs = [
+                            "input",
+                            "output",
+                            "receive",
+                            "send",
+                            "typmod_in",
+                            "typmod_out",
+                            "analyze",
+                            "subscript",
+                        ];
+                        for element in &define.definition {
+                            self.support_function(element, |name| runs.contains(&name));
+                        }
+                    }
                     _ => {
                         self.made_in_schema(&define.defnames);
                         self.step(Step::Defined);
@@ -275,6 +300,11 @@ impl<'a> Teller<'a> {
             NodeEnum::CreateDomainStmt(create) => {
                 self.kind("create_domain");
                 self.type_made(&create.domainname);
+                if let Some(base) = &create.type_name {
+                    self.walk.column_made_of(base);
+                }
+                self.constraints(&create.constraints);
+                self.domain_made();
             }
             NodeEnum::CreateEnumStmt(create) => {
                 self.kind("create_type");
@@ -283,6 +313,9 @@ impl<'a> Teller<'a> {
             NodeEnum::CreateRangeStmt(create) => {
                 self.kind("create_type");
                 self.type_made(&create.type_name);
+                for element in &create.params {
+                    self.support_function(element, |name| matches!(name, "canonical" | "subtype_diff"));
+                }
             }
             NodeEnum::CompositeTypeStmt(create) => {
                 self.kind("create_type");
@@ -307,6 +340,12 @@ impl<'a> Teller<'a> {
             NodeEnum::AlterDomainStmt(alter) => {
                 self.kind("alter_domain");
                 self.in_schema_of(Verb::Alter, &alter.type_name);
+                match alter.def.as_deref().map(|definition| (definition, definition.node.as_ref())) {
+                    Some((_, Some(NodeEnum::Constraint(constraint)))) => self.constraint(constraint),
+                    Some((expression, _)) => self.walk.optional(Some(expression)),
+                    None => {}
+                }
+                self.domain_made();
                 self.step(Step::Defined);
             }
             NodeEnum::AlterTypeStmt(alter) => {
@@ -364,7 +403,11 @@ impl<'a> Teller<'a> {
                 self.kind("notify");
                 self.walk.call("pg_catalog".into(), "pg_notify".into());
             }
-            NodeEnum::ListenStmt(_) => self.kind("listen"),
+            NodeEnum::ListenStmt(_) => {
+                self.kind("listen");
+                // What others tell in their notifications can be anything that is there.
+                self.on_database(Verb::Select);
+            }
             NodeEnum::UnlistenStmt(_) => self.kind("unlisten"),
             NodeEnum::ConstraintsSetStmt(_) => self.kind("set_constraints"),
             NodeEnum::CheckPointStmt(_) => {
@@ -508,19 +551,43 @@ impl<'a> Teller<'a> {
         self.walk.create(relation);
         for parent in &create.inh_relations {
             match parent.node.as_ref() {
-                // Its rows show among the parent's.
-                Some(NodeEnum::RangeVar(parent)) => self.on_made(Verb::Alter, Some(parent)),
+                // Its rows show among the parent's, and what is kept with the parent is kept with it.
+                Some(NodeEnum::RangeVar(parent)) => {
+                    self.on_made(Verb::Alter, Some(parent));
+                    self.touches(Some(parent));
+                }
                 _ => self.walk.opaque(),
             }
         }
         for element in &create.table_elts {
             match element.node.as_ref() {
-                Some(NodeEnum::ColumnDef(column)) => self.references(&column.constraints),
-                Some(NodeEnum::Constraint(constraint)) => self.reference(constraint),
-                Some(NodeEnum::TableLikeClause(like)) => self.on_made(Verb::Select, like.relation.as_ref()),
+                Some(NodeEnum::ColumnDef(column)) => {
+                    if let Some(name) = &column.type_name {
+                        self.walk.column_made_of(name);
+                    }
+                    self.walk.optional(column.raw_default.as_deref());
+                    self.constraints(&column.constraints);
+                }
+                Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint),
+                Some(NodeEnum::TableLikeClause(like)) => {
+                    self.on_made(Verb::Select, like.relation.as_ref());
+                    self.takes_over(like.relation.as_ref());
+                }
                 _ => self.walk.opaque(),
             }
         }
+        self.constraints(&create.constraints);
+        self.bound(create.partbound.as_ref());
+        for element in create.partspec.iter().flat_map(|partitions| &partitions.part_params) {
+            match element.node.as_ref() {
+                Some(NodeEnum::PartitionElem(element)) => self.walk.optional(element.expr.as_deref()),
+                _ => self.walk.opaque(),
+            }
+        }
+        if let Some(name) = &create.of_typename {
+            self.walk.column_made_of(name);
+        }
+        self.keeps(Some(relation));
         if create.if_not_exists && relation.relpersistence != "t" {
             // What is there already may be a view.
             self.remake(Some(relation));
@@ -530,27 +597,97 @@ impl<'a> Teller<'a> {
         }
     }
 
-    fn references(&mut self, constraints: &'a [Node]) {
+    fn constraints(&mut self, constraints: &'a [Node]) {
         for constraint in constraints {
             match constraint.node.as_ref() {
-                Some(NodeEnum::Constraint(constraint)) => {
-                    self.reference(constraint);
-                    if constraint.raw_expr.is_some() && self.state.masking.masks() {
-                        // A default or a check runs when somebody writes, and may show what it sees.
-                        self.walk.optional(constraint.raw_expr.as_deref());
-                    }
-                }
+                Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint),
                 Some(NodeEnum::CollateClause(_)) => {}
                 _ => self.walk.opaque(),
             }
         }
     }
 
-    /// A foreign key lets its table tell what is in another, and locks rows there.
-    fn reference(&mut self, constraint: &'a Constraint) {
+    /// A default, a check, a generated column, an exclusion: it runs when somebody writes, and may show what it sees. A foreign key lets its table tell
+    /// what is in another, and locks rows there.
+    fn constraint(&mut self, constraint: &'a Constraint) {
         if ConstrType::try_from(constraint.contype) == Ok(ConstrType::ConstrForeign) {
             self.on_made(Verb::Select, constraint.pktable.as_ref());
         }
+        self.walk.optional(constraint.raw_expr.as_deref());
+        self.walk.optional(constraint.where_clause.as_deref());
+        for exclusion in &constraint.exclusions {
+            match list(exclusion) {
+                Some([element, operator]) => {
+                    self.walk.optional(Some(element));
+                    match list(operator).and_then(strings).as_deref() {
+                        Some([name]) => self.walk.operator("", name, Typed::Any, Typed::Any),
+                        Some([schema, name]) => self.walk.operator(schema, name, Typed::Any, Typed::Any),
+                        _ => self.walk.opaque(),
+                    }
+                }
+                _ => self.walk.opaque(),
+            }
+        }
+    }
+
+    /// The bounds of a partition are computed at once.
+    fn bound(&mut self, bound: Option<&'a PartitionBoundSpec>) {
+        let data =
+            bound.into_iter().flat_map(|bound| [&bound.listdatums, &bound.lowerdatums, &bound.upperdatums]);
+        for datum in data.flatten() {
+            match datum.node.as_ref() {
+                Some(NodeEnum::PartitionRangeDatum(datum)) => self.walk.optional(datum.value.as_deref()),
+                _ => self.walk.optional(Some(datum)),
+            }
+        }
+    }
+
+    fn policy(&mut self, table: Option<&RangeVar>, conditions: [Option<&'a Node>; 2]) {
+        self.on_made(Verb::Alter, table);
+        for condition in conditions {
+            self.walk.optional(condition);
+        }
+        self.keeps(table);
+        self.step(Step::Defined);
+    }
+
+    /// Whether what it keeps for later does something to the session: only the next catalog tells whoever uses it.
+    fn moves(&self) -> bool {
+        self.walk.wants.opaque || self.walk.wants.steps.iter().any(moves)
+    }
+
+    /// A relation keeps what was defined.
+    fn keeps(&mut self, relation: Option<&RangeVar>) {
+        if self.moves() {
+            self.remake(relation);
+        }
+    }
+
+    /// A type keeps what was defined: any table may have a column of it.
+    fn domain_made(&mut self) {
+        if self.moves() {
+            self.step(Step::Unsettled);
+        }
+    }
+
+    /// What is kept with a relation runs, or is kept with another as well.
+    fn touches(&mut self, relation: Option<&RangeVar>) {
+        for id in self.known(relation) {
+            self.walk.touch(id, false);
+        }
+    }
+
+    /// `LIKE`: what is kept with a relation is put somewhere else, by whoever makes that.
+    fn takes_over(&mut self, relation: Option<&RangeVar>) {
+        for id in self.known(relation) {
+            self.walk.takes_over(id);
+        }
+    }
+
+    fn known(&self, relation: Option<&RangeVar>) -> Vec<RelationId> {
+        let resolve =
+            |range: &RangeVar| self.state.resolve(self.walk.known, &range.schemaname, &range.relname);
+        relation.map(resolve).unwrap_or_default().relations
     }
 
     fn alter_table(&mut self, command: &'a AlterTableCmd, table: Option<&RangeVar>) {
@@ -558,13 +695,11 @@ impl<'a> Teller<'a> {
         let definition = command.def.as_deref().and_then(|node| node.node.as_ref());
         match definition {
             None => {}
+            _ if kind == Ok(AlterTableType::AtColumnDefault) => self.walk.optional(command.def.as_deref()),
             Some(NodeEnum::ColumnDef(column)) => self.alter_column(column),
-            Some(NodeEnum::Constraint(constraint)) => {
-                self.reference(constraint);
-                self.walk.optional(constraint.raw_expr.as_deref());
-                self.walk.optional(constraint.where_clause.as_deref());
-            }
+            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint),
             Some(NodeEnum::PartitionCmd(partition)) => {
+                self.bound(partition.bound.as_ref());
                 self.on_made(Verb::Alter, partition.name.as_ref());
                 self.remake(table);
                 self.remake(partition.name.as_ref());
@@ -573,8 +708,6 @@ impl<'a> Teller<'a> {
                 self.on_made(Verb::Alter, Some(parent));
                 self.remake(Some(parent));
             }
-            // A new default or an expression that is kept runs when somebody writes.
-            _ if kind == Ok(AlterTableType::AtColumnDefault) => {}
             Some(
                 NodeEnum::List(_)
                 | NodeEnum::String(_)
@@ -603,12 +736,7 @@ impl<'a> Teller<'a> {
             _ = self.walk.type_name(column.type_name.as_ref());
         }
         self.walk.optional(column.raw_default.as_deref());
-        self.references(&column.constraints);
-        for constraint in &column.constraints {
-            if let Some(NodeEnum::Constraint(constraint)) = constraint.node.as_ref() {
-                self.walk.optional(constraint.raw_expr.as_deref());
-            }
-        }
+        self.constraints(&column.constraints);
     }
 
     fn drop(&mut self, drop: &'a DropStmt) {

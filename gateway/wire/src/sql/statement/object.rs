@@ -205,10 +205,10 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// A function that an aggregate is made of.
-    pub(super) fn support_function(&mut self, element: &'a Node) {
+    /// A function that an aggregate or a type is made of: an element with such a name.
+    pub(super) fn support_function(&mut self, element: &'a Node, is_one: impl Fn(&str) -> bool) {
         let Some(NodeEnum::DefElem(element)) = element.node.as_ref() else { return self.walk.opaque() };
-        if !element.defname.ends_with("func") {
+        if !is_one(&element.defname) {
             return;
         }
         let names = match element.arg.as_deref().and_then(|arg| arg.node.as_ref()) {
@@ -280,10 +280,10 @@ impl<'a> Teller<'a> {
         let Some(role) = role else { return self.on_database(Verb::Administer) };
         match RoleSpecType::try_from(role.roletype) {
             Ok(RoleSpecType::RolespecCstring) => self.role(&role.rolename),
-            Ok(RoleSpecType::RolespecSessionUser) => {
-                let session = self.state.session_role.clone();
-                self.role(&session);
-            }
+            Ok(RoleSpecType::RolespecSessionUser) => match self.state.session_role() {
+                Some(session) => self.role(&session),
+                None => self.on_database(Verb::Administer),
+            },
             Ok(RoleSpecType::RolespecCurrentRole | RoleSpecType::RolespecCurrentUser) => {
                 match self.state.names.roles.clone() {
                     Some(roles) => {
