@@ -14,6 +14,7 @@ use gatebook_wire::sql::{
     CATALOG_QUERIES, CATALOG_SETUP, Catalog, Masking, Rows, Session, Start, Transaction,
 };
 
+use gatebook_tests::machine::{ANSWER_MAX, until};
 use gatebook_tests::wire::{self, Client, Message, copy_data, copy_done, frame, query};
 
 /// What a read must leave as it was, in one text.
@@ -27,6 +28,10 @@ const STATE: &str = "SELECT concat_ws('|', \
     (SELECT pg_catalog.string_agg(name, ',' ORDER BY name) FROM pg_catalog.pg_ls_dir('.') AS f(name) WHERE name !~ '^(pg_internal|core|postmaster)'), \
     (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata), \
     (SELECT count(*) FROM pg_catalog.pg_prepared_xacts))";
+
+/// How many clients there are.
+const CLIENTS: &str =
+    "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend'";
 
 /// SQLSTATE of what a read-only transaction refuses.
 const READ_ONLY_TRANSACTION: &str = "25006";
@@ -53,6 +58,8 @@ pub(crate) struct Oracle<'a> {
     connect: &'a Connect<'a>,
     database: Arc<str>,
     watcher: Client,
+    /// How many clients there are while no script runs.
+    clients: String,
     /// The catalog as it was last read, where nothing has changed definitions since.
     known: Option<Catalog>,
     /// For a test of the oracle: every statement is called a read.
@@ -76,10 +83,13 @@ impl<'a> Oracle<'a> {
     /// An oracle over a database.
     #[must_use]
     pub(crate) fn new(database: &str, connect: &'a Connect<'a>) -> Oracle<'a> {
+        let mut watcher = connect();
+        let clients = told(&mut watcher, CLIENTS);
         Oracle {
             connect,
             database: database.into(),
-            watcher: connect(),
+            watcher,
+            clients,
             known: None,
             believes_everything: false,
             findings: Findings::default(),
@@ -99,6 +109,10 @@ impl<'a> Oracle<'a> {
             masking: Masking::default(),
         };
         let session = Session::new(start, &catalog);
+        // The server takes its time to see off the client of the script before.
+        until("end of the last script's client", ANSWER_MAX, || {
+            (told(&mut self.watcher, CLIENTS) == self.clients).then_some(())
+        });
         let client = (self.connect)();
         let mut script = Script { client, session, catalog, stale: false, catalogs: 0, status: b'I' };
         for (statement, data) in statements(text) {
@@ -181,10 +195,15 @@ impl<'a> Oracle<'a> {
     }
 
     fn state(&mut self) -> String {
-        let told = ask(&mut self.watcher, &query(STATE)).expect("the server is there");
-        let row = told.iter().find(|message| message.tag == b'D');
-        row.map_or_else(|| panic!("{told:?}"), |row| wire::cells(&row.body).concat())
+        told(&mut self.watcher, STATE)
     }
+}
+
+/// The one row that a query of ours shows.
+fn told(client: &mut Client, sql: &str) -> String {
+    let told = ask(client, &query(sql)).expect("the server is there");
+    let row = told.iter().find(|message| message.tag == b'D');
+    row.map_or_else(|| panic!("{told:?}"), |row| wire::cells(&row.body).concat())
 }
 
 /// Whether it may have changed definitions.
