@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use openidconnect::HttpRequest;
-use openidconnect::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use openidconnect::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use openidconnect::http::{Method, StatusCode};
 use openidconnect::url::{Url, form_urlencoded};
 use serde_json::Value;
@@ -42,12 +42,11 @@ impl Remote {
     ///
     /// # Errors
     /// A lower-case fragment that says what is wrong with an option.
-    pub(crate) fn new(args: &RemoteArgs) -> Result<Remote, String> {
-        let ca = args.ca.as_deref().map(read).transpose()?;
-        let named =
-            |error: String| args.ca.as_ref().map_or(error.clone(), |ca| format!("{}: {error}", ca.display()));
-        let http = Http::new(ca.as_deref(), false).map_err(named)?;
-        Ok(Remote { http, url: args.url.trim_end_matches('/').to_owned() })
+    pub(crate) fn new(url: &str, ca: Option<&Path>) -> Result<Remote, String> {
+        let authorities = ca.map(read).transpose()?;
+        let named = |error: String| ca.map_or(error.clone(), |ca| format!("{}: {error}", ca.display()));
+        let http = Http::new(authorities.as_deref(), false).map_err(named)?;
+        Ok(Remote { http, url: url.trim_end_matches('/').to_owned() })
     }
 
     /// Posts a form; gives back the JSON that is answered.
@@ -57,14 +56,48 @@ impl Remote {
     pub(crate) async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Result<Value, String> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(fields);
-        let mut request = HttpRequest::new(form.finish().into_bytes());
-        *request.method_mut() = Method::POST;
+        self.send(Method::POST, path, None, "application/x-www-form-urlencoded", form.finish()).await
+    }
+
+    /// Asks for a path in the name of whoever's token it is; gives back the JSON that is answered.
+    ///
+    /// # Errors
+    /// As [`Remote::form`].
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Result<Value, String> {
+        self.send(Method::GET, path, Some(token), "application/json", String::new()).await
+    }
+
+    /// Posts JSON in the name of whoever's token it is; gives back the JSON that is answered.
+    ///
+    /// # Errors
+    /// As [`Remote::form`].
+    pub(crate) async fn post(&self, path: &str, token: &str, body: &Value) -> Result<Value, String> {
+        self.send(Method::POST, path, Some(token), "application/json", body.to_string()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        kind: &'static str,
+        body: String,
+    ) -> Result<Value, String> {
+        let mut request = HttpRequest::new(body.into_bytes());
+        *request.method_mut() = method;
         let url = format!("{}{path}", self.url);
         Url::parse(&url).map_err(|error| error.to_string()).and_then(|url| self.http.permits(&url))?;
         *request.uri_mut() = url.parse().map_err(|_| "is no URL".to_owned())?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Some(token) = token {
+            let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
+            let mut bearer = HeaderValue::from_str(&bearer)
+                .map_err(|_| "the token cannot be sent: it is no text of one line")?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         let answer = self.http.send(request).await.map_err(|error| error.to_string())?;
         let json: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         if answer.status() == StatusCode::OK {

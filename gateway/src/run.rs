@@ -57,6 +57,9 @@ pub(crate) enum ServeError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Its own HTTPS server.
+    #[error(transparent)]
+    Admin(#[from] admin::ServerError),
     /// The control socket.
     #[error("control socket: {0}")]
     Control(#[from] ControlError),
@@ -158,7 +161,7 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     let control = control::bind(&config.control).await?;
 
     let delegations = delegations(&config)?;
-    let (recorder, found) = Recorder::start(&config.ledger)?;
+    let (recorder, mut found) = Recorder::start(&config.ledger)?;
     if found.abandoned > 0 || found.cut {
         tracing::warn!(
             entries = found.entries,
@@ -173,15 +176,19 @@ pub(crate) async fn start(config: Config) -> Result<Running, ServeError> {
     recorder.record_start(config.redacted_text(), config.resources.len(), deadline).await?;
     recorder.record_policies(&live.current(), deadline).await?;
     let revoked = found.revoked().clone();
+    let (handed_down, asked) = found.take_left();
     if let Some(delegations) = &delegations {
-        delegations.restore(found.delegations, SystemTime::now());
+        delegations.restore(handed_down, SystemTime::now());
     }
     let doorkeeper = Doorkeeper::new(&config.limits);
     let names: Vec<String> = config.resources.iter().map(|resource| resource.name.clone()).collect();
     let gateway = Gateway::new(config, identity, delegations, Arc::new(live), recorder, revoked)?;
+    gateway.restore_approvals(asked);
     gateway.start_watching();
     revalidate::start(&gateway).map_err(ServeError::Identity)?;
-    approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks);
+    let page = gateway.config.admin.as_ref().filter(|admin| admin.login.is_some());
+    let page = page.map(|admin| admin.url.as_str());
+    approval::tell_webhooks(&gateway.approvals, &gateway.config.webhooks, page);
     if gateway.policy.load().limits_days() {
         gateway.restore_tallies()?;
     }

@@ -12,7 +12,8 @@
 //
 // MODULES is the node_modules folder that tests/setup filled; it is not in the tree.
 //
-// Clients: `cli` (public, device flow) and `ci` (secret `ci-secret`, client credentials). Subjects are those of `groups` below.
+// Clients: `cli` (public, device flow), `ci` (secret `ci-secret`, client credentials) and `page` (secret `page-secret`, code flow to
+// https://gateway.example/login/callback). Subjects are those of `groups` below. Whoever logs in with a browser types a subject, and nothing else.
 // ID tokens are for the client; access tokens are JWTs (RFC 9068) for the resource that was asked for, or `urn:gatebook`.
 import crypto from 'node:crypto';
 import fs from 'node:fs';
@@ -24,7 +25,7 @@ import { pathToFileURL } from 'node:url';
 const [keyFile, certificateFile, modules] = process.argv.slice(2);
 const { Provider } = await import(pathToFileURL(path.join(modules, 'oidc-provider/lib/index.js')));
 
-const groups = { alice: ['dba', 'dev'], bob: ['dev'] };
+const groups = { alice: ['dba', 'dev'], bob: ['dev'], carol: ['dba'] };
 const scopes = 'openid profile groups';
 
 function freshKeys() {
@@ -37,16 +38,18 @@ function freshKeys() {
 // One store for all providers that a rotation makes.
 const stored = new Map();
 const userCodes = new Map();
+const uids = new Map();
 class Store {
   constructor(kind) { this.kind = kind; }
   key(id) { return `${this.kind} ${id}`; }
   async upsert(id, payload) {
     stored.set(this.key(id), { ...payload });
+    if (payload.uid) uids.set(payload.uid, id);
     if (payload.userCode) userCodes.set(payload.userCode, id);
   }
   async find(id) { return stored.get(this.key(id)); }
   async findByUserCode(code) { return this.find(userCodes.get(code)); }
-  async findByUid() { return undefined; }
+  async findByUid(uid) { return this.find(uids.get(uid)); }
   async consume(id) { stored.get(this.key(id)).consumed = Math.floor(Date.now() / 1000); }
   async destroy(id) { stored.delete(this.key(id)); }
   async revokeByGrantId() {}
@@ -64,6 +67,10 @@ function provider(issuer, keys) {
         backchannel_logout_uri: 'http://localhost', backchannel_logout_session_required: true,
       },
       { client_id: 'ci', client_secret: 'ci-secret', redirect_uris: [], response_types: [], grant_types: ['client_credentials'] },
+      {
+        client_id: 'page', client_secret: 'page-secret', redirect_uris: ['https://gateway.example/login/callback'], response_types: ['code'],
+        grant_types: ['authorization_code'],
+      },
     ],
     scopes: scopes.split(' '),
     claims: { openid: ['sub'], profile: ['preferred_username'], groups: ['groups'] },
@@ -75,7 +82,17 @@ function provider(issuer, keys) {
       claims: async () => ({ sub: id, preferred_username: id, groups: groups[id] }),
     },
     extraTokenClaims: async (_, token) => ({ groups: token.accountId ? groups[token.accountId] : ['ci/shop/deploy'] }),
-    ttl: { AccessToken: 300, ClientCredentials: 300, DeviceCode: 300, Grant: 300, IdToken: 300 },
+    ttl: { AccessToken: 300, ClientCredentials: 300, DeviceCode: 300, Grant: 300, IdToken: 300, Interaction: 300, Session: 300 },
+    pkce: { required: () => true },
+    interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
+    // Nobody is asked what the page may know of them.
+    loadExistingGrant: async (ctx) => {
+      const grant = new ctx.oidc.provider.Grant({ accountId: ctx.oidc.session.accountId, clientId: ctx.oidc.client.clientId });
+      grant.addOIDCScope(scopes);
+      grant.addResourceScope('urn:gatebook', 'read');
+      await grant.save();
+      return grant;
+    },
     features: {
       devInteractions: { enabled: false },
       backchannelLogout: { enabled: true },
@@ -121,6 +138,21 @@ async function end(at, token) {
   await (await at.ClientCredentials.find(token)).destroy();
 }
 
+// A person's login: the subject is typed, and believed.
+async function interact(at, request, response) {
+  await at.interactionDetails(request, response);
+  if (request.method !== 'POST') {
+    response.setHeader('content-type', 'text/html');
+    response.end('<!doctype html><title>Who are you?</title><form method="post"><label>Name <input name="subject" autofocus></label> <button>Log in</button></form>');
+    return;
+  }
+  let body = '';
+  for await (const piece of request) body += piece;
+  const subject = new URLSearchParams(body).get('subject');
+  const result = groups[subject] ? { login: { accountId: subject } } : { error: 'access_denied', error_description: 'nobody of this name' };
+  await at.interactionFinished(request, response, result);
+}
+
 const [key, cert] = [keyFile, certificateFile].map((file) => fs.readFileSync(file));
 let keys = freshKeys();
 let current;
@@ -131,7 +163,11 @@ server.listen(0, '127.0.0.1', () => {
   const start = () => {
     current = provider(issuer, keys);
     current.on('server_error', (_, error) => console.error(error));
-    answer = current.callback();
+    const callback = current.callback();
+    answer = (request, response) => {
+      if (!request.url.startsWith('/interaction/')) return callback(request, response);
+      return interact(current, request, response).catch((error) => { console.error(error); response.statusCode = 400; response.end(); });
+    };
   };
   const commands = {
     rotate: async () => { keys = [...freshKeys(), ...keys]; start(); },

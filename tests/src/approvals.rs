@@ -41,6 +41,19 @@ pub fn approvals(gateway: &Gateway, verb: &str, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same over HTTPS, with a token for the gateway's own server and nobody's configuration.
+#[must_use]
+pub fn approvals_from_afar(gateway: &Gateway, token: &str, verb: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(machine::binary("gatebook"));
+    let url = format!("https://localhost:{}", gateway.admin().port());
+    command
+        .args(["approvals", verb, "--url", &url, "--ca"])
+        .arg(gateway.folder().join("ca.crt"))
+        .args(arguments);
+    command.current_dir(gateway.folder().join("policies")).env("NO_COLOR", "1").env("GATEBOOK_TOKEN", token);
+    command
+}
+
 /// Every request that the gateway knows.
 ///
 /// # Panics

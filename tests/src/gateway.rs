@@ -20,6 +20,9 @@ use crate::{Authority, Child, Issuer, Ledger, Postgres};
 /// Where a ledger lies in the machine's own temporary folder, how full that is says nothing about the test.
 const SPACE: &str = "free_warn = \"3%\"\nfree_alarm = \"2%\"\nfree_refuse = \"1%\"";
 
+/// Where the gateway's own HTTPS server says it is. Nobody finds it there by asking: a test knows the address.
+pub const ADMIN_HOST: &str = "gateway.example";
+
 /// What the gateway calls its own HTTPS server.
 pub const ADMIN_URL: &str = "https://gateway.example";
 
@@ -176,7 +179,7 @@ impl<'a> Setup<'a> {
         let ledger = self.ledger.clone().unwrap_or_else(|| at("ledger"));
         let authority = Authority::new();
         std::fs::write(at("ca.crt"), authority.pem()).expect("the folder can be written");
-        authority.issue(&["localhost", "127.0.0.1"]).write(folder.path(), "server");
+        authority.issue(&["localhost", "127.0.0.1", ADMIN_HOST]).write(folder.path(), "server");
         self.issuer.write_authority(&at("issuer-ca.crt"));
         std::fs::copy(self.postgres.authority_file(), at("upstream-ca.crt"))
             .expect("the folder can be written");

@@ -1,5 +1,6 @@
 //! HTTP/1.1 over TLS by hand, one request a connection: for requests that no library would send, too.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -35,6 +36,15 @@ impl Reply {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of the cookie that it sets, where it sets one of this name to something.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let set = self.headers.iter().filter(|(known, _)| known == "set-cookie");
+        let mut values =
+            set.filter_map(|(_, value)| value.strip_prefix(name)?.strip_prefix('=')?.split(';').next());
+        values.rfind(|value| !value.is_empty())
     }
 
     /// The body as JSON.
@@ -93,24 +103,50 @@ impl Https {
     ///
     /// # Panics
     /// When the server cannot be reached, answers otherwise, or ends first.
-    pub fn follow(&self, path: &str, token: &str, mut go_on: impl FnMut(&Value) -> bool) {
+    pub fn follow(&self, path: &str, token: &str, go_on: impl FnMut(&Value) -> bool) {
+        let stopped = self.events(path, &[("authorization", &format!("Bearer {token}"))], go_on);
+        assert!(stopped, "the stream ended first");
+    }
+
+    /// Follows server-sent events until `go_on` says no, or the server ends them: whether it was `go_on`.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    pub fn events(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut go_on: impl FnMut(&Value) -> bool,
+    ) -> bool {
         let stream = TcpStream::connect(self.address).expect("the server can be reached");
         stream.set_read_timeout(Some(ANSWER_MAX)).expect("a deadline");
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(Arc::clone(&self.tls), name).expect("a configuration");
         let mut stream = StreamOwned::new(connection, stream);
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{}\r\n", lines(headers));
         stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).expect("the server reads");
         for line in BufReader::new(stream).lines() {
-            let line = line.expect("the stream goes on");
+            let Ok(line) = line else { return false };
             // The pieces of the chunked coding stand on lines of their own.
             let Some(data) = line.strip_prefix("data: ") else { continue };
             if !go_on(&serde_json::from_str(data).expect("an event is JSON")) {
-                return;
+                return true;
             }
         }
-        panic!("the stream ended first");
+        false
+    }
+
+    /// Sends a request with these headers, and none of our own but the host's and the length.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    #[must_use]
+    pub fn with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{}content-length: {}\r\n\r\n{body}",
+            lines(headers),
+            body.len()
+        ))
     }
 
     /// Sends a request made of these.
@@ -160,7 +196,37 @@ fn read(answer: &str) -> Reply {
     Reply { status, headers, body: body.to_owned() }
 }
 
-fn escape(text: &str) -> String {
+fn lines(headers: &[(&str, &str)]) -> String {
+    headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+}
+
+/// The names and values of a query or a form; of what stands twice the last.
+#[must_use]
+pub fn pairs(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (plain(name), plain(value))).collect()
+}
+
+fn plain(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits: Vec<u8> = rest.by_ref().take(2).collect();
+                let digits = String::from_utf8(digits).unwrap_or_default();
+                u8::from_str_radix(&digits, 16).unwrap_or(b'?')
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A text as it stands in a query or a form.
+#[must_use]
+pub fn escape(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));

@@ -3,6 +3,7 @@
 //! It serves discovery and keys over TLS and makes tokens, good ones and every kind of bad one: that is what a real
 //! provider refuses to do. Real providers are tested beside it (`tests/oidc`).
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -36,6 +37,10 @@ pub struct Issuer {
 
 struct Shared {
     keys: Mutex<Vec<Key>>,
+    /// What each code of a browser's login is exchanged for.
+    codes: Mutex<BTreeMap<String, Value>>,
+    /// The forms in which codes were shown.
+    shown: Mutex<Vec<BTreeMap<String, String>>>,
     requests: AtomicUsize,
     stopped: AtomicBool,
     /// What it says about tokens that it is asked about.
@@ -141,6 +146,8 @@ impl Issuer {
         let tls = Arc::new(authority.issue(&["localhost", "127.0.0.1"]).server());
         let shared = Arc::new(Shared {
             keys: Mutex::new(vec![Key::new("first")]),
+            codes: Mutex::default(),
+            shown: Mutex::default(),
             requests: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -219,6 +226,23 @@ impl Issuer {
         claims
     }
 
+    /// Has a code be exchanged for this, once.
+    ///
+    /// # Panics
+    /// Never: no holder of the codes panics.
+    pub fn give_code(&self, code: &str, answer: Value) {
+        self.shared.codes.lock().expect("no holder panics").insert(code.to_owned(), answer);
+    }
+
+    /// The forms in which codes were shown, in their order.
+    ///
+    /// # Panics
+    /// Never: no holder of them panics.
+    #[must_use]
+    pub fn shown_codes(&self) -> Vec<BTreeMap<String, String>> {
+        self.shared.shown.lock().expect("no holder panics").clone()
+    }
+
     /// The claims of a good token that is valid for an hour.
     #[must_use]
     pub fn claims(&self, subject: &str, groups: &[&str]) -> Value {
@@ -288,6 +312,15 @@ fn serve(stream: TcpStream, tls: Arc<rustls::ServerConfig>, shared: &Shared, url
             let keys = shared.keys.lock().ok()?;
             ("200 OK", json!({"keys": keys.iter().map(Key::jwk).collect::<Vec<_>>()}))
         }
+        "/token" => {
+            let form = crate::https::pairs(&read_body(&mut stream, &head)?);
+            let answer = shared.codes.lock().ok()?.remove(form.get("code").map_or("", String::as_str));
+            shared.shown.lock().ok()?.push(form);
+            match answer {
+                Some(answer) => ("200 OK", answer),
+                None => ("400 Bad Request", json!({"error": "invalid_grant"})),
+            }
+        }
         _ => ("404 Not Found", json!({"error": "not_found"})),
     };
     let body = body.to_string();
@@ -300,17 +333,24 @@ fn serve(stream: TcpStream, tls: Arc<rustls::ServerConfig>, shared: &Shared, url
     stream.flush().ok()
 }
 
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().find_map(|line| {
+        let (known, value) = line.split_once(": ")?;
+        known.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+fn read_body(stream: &mut impl Read, head: &str) -> Option<String> {
+    let length =
+        header(head, "content-length")?.parse().ok().filter(|length| *length < HEAD_BYTES_MAX * 4)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    String::from_utf8(body).ok()
+}
+
 /// The answer to a question about a token; none where it says nothing.
 fn introspected(stream: &mut impl Read, head: &str, shared: &Shared) -> Option<(&'static str, Value)> {
-    let header = |name: &str| {
-        head.lines().find_map(|line| {
-            let (known, value) = line.split_once(": ")?;
-            known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
-    };
-    let mut body =
-        vec![0; header("content-length")?.parse().ok().filter(|length| *length < HEAD_BYTES_MAX * 4)?];
-    stream.read_exact(&mut body).ok()?;
+    let body = read_body(stream, head)?;
     let mut asked = shared.asked.lock().ok()?;
     asked.count += 1;
     if asked.silent {
@@ -321,11 +361,10 @@ fn introspected(stream: &mut impl Read, head: &str, shared: &Shared) -> Option<(
         |text: &str| text.replace('%', "%25").replace('/', "%2F").replace('+', "%2B").replace(':', "%3A");
     let (client, secret) = ASKER;
     let expected = base64::prelude::BASE64_STANDARD.encode(format!("{}:{}", escape(client), escape(secret)));
-    if header("authorization") != Some(format!("Basic {expected}")) {
+    if header(head, "authorization") != Some(&*format!("Basic {expected}")) {
         return Some(("401 Unauthorized", json!({"error": "invalid_client"})));
     }
     // A token's letters stand for themselves in a form.
-    let body = String::from_utf8(body).ok()?;
     let token = body.split('&').find_map(|field| field.strip_prefix("token="))?;
     Some(("200 OK", json!({"active": !asked.over.iter().any(|over| over == token)})))
 }

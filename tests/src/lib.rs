@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approvals;
+pub mod browser;
 pub mod certificates;
 pub mod child;
 pub mod corpus;
@@ -19,13 +20,16 @@ pub mod issuer;
 pub mod ledger;
 pub mod machine;
 pub mod postgres;
+pub mod provider;
 pub mod wire;
 pub mod world;
 
+pub use browser::Browser;
 pub use certificates::Authority;
 pub use child::Child;
 pub use gateway::Gateway;
 pub use issuer::Issuer;
 pub use ledger::Ledger;
 pub use postgres::Postgres;
+pub use provider::Provider;
 pub use world::World;

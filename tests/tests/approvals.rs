@@ -6,7 +6,7 @@ use std::process::Command;
 
 use gatebook_tests::World;
 use gatebook_tests::approvals::{
-    DANA, answer, approvals, approve, insert, known, policies, rows, state, waiting,
+    DANA, answer, approvals, approvals_from_afar, approve, insert, known, policies, rows, state, waiting,
 };
 use gatebook_tests::gateway::PERMIT_ALL;
 use gatebook_tests::ledger::Event;
@@ -598,6 +598,42 @@ fn an_approver_far_away_sees_it_live_and_answers() {
     assert!(told.iter().any(|event| event.name == "admin.action" && event.body["action"] == "approve"));
 }
 
+/// The same at a terminal, on another machine than the gateway's: no socket, no configuration, a token for this door.
+#[test]
+fn an_approver_far_away_answers_at_a_terminal() {
+    let world = World::with(|setup| setup.policies(&policies("@requires_approval(\"dba\")")).admin(""));
+    let dana = world.admin_token(DANA.0, DANA.1);
+    let from_afar = |token: &str, verb: &str, arguments: &[&str]| {
+        approvals_from_afar(&world.gateway, token, verb, arguments).output().expect("the program runs")
+    };
+    let mut client = world.client();
+    ask(&mut client, &query(&insert(1)));
+    let listed = from_afar(&dana, "ls", &["--json"]);
+    let request: Value = serde_json::from_slice(&listed.stdout).expect("one line of JSON");
+    let id = request["id"].as_str().unwrap();
+    let shown = String::from_utf8(from_afar(&dana, "show", &[id]).stdout).unwrap();
+    assert!(shown.contains(&insert(1)) && shown.contains("idp:lee"), "{shown}");
+    for (token, why) in [
+        (&*world.admin_token("kim", &["developers"]), "only a member of dba"),
+        (&*world.admin_token("lee", &["dba"]), "whoever asks"),
+        (&*world.issuer.token(DANA.0, DANA.1), "not accepted"),
+    ] {
+        let output = from_afar(token, "approve", &[id]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(why) && !said.contains(token), "{said}");
+    }
+    assert_eq!(rows(&world), "");
+    let output = from_afar(&dana, "approve", &[id, "--reason", "checked"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(brief(&client.receive_until(b"Z")), ["C INSERT 0 1", "Z I"]);
+    until("use", ANSWER_MAX, || (state(&world, id) == "used").then_some(()));
+    assert!(from_afar(&dana, "show", &[id, "--wait"]).status.success());
+    ask(&mut client, &query(&insert(2)));
+    let second = waiting(&world)["id"].as_str().unwrap().to_owned();
+    assert!(from_afar(&dana, "deny", &[&second, "--reason", "no"]).status.success());
+    assert_eq!(brief(&client.receive_until(b"Z")), ["E 42501", "Z I"]);
+}
+
 /// Whose access is revoked has consented to nothing that is still to come.
 #[test]
 fn a_grant_ends_with_the_access_of_whoever_gave_it() {
@@ -628,4 +664,103 @@ fn a_grant_ends_with_the_access_of_whoever_gave_it() {
     assert_eq!(rows(&world), "2");
     drop(client);
     assert_eq!(lapses(&told(&mut world)), ["changed", "changed"]);
+}
+
+/// The gateway is killed between the request, the approvals and the use: what people said stands, and what was used stays used.
+#[test]
+fn what_was_asked_and_answered_ahead_of_time_survives_a_kill() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@quorum(\"2\")\n@expires(\"10m\")"));
+    let sam = ("sam", &["dba"][..]);
+    let run = |world: &World, user: &str, setting: &str, id: u32| {
+        let mut client = connect_with(world, user, setting);
+        let sql = format!(
+            "/* reason: {} */ INSERT INTO journal (id, worker, body) VALUES ($1::int, 0, NULL)",
+            "ä".repeat(9)
+        );
+        brief(&client.ask(&[parse("", &sql), bind("", "", &[Some(&id.to_string())]), execute("", 0), sync()]))
+    };
+    let (no, done) = (["1", "2", "E 42501", "Z I"], ["1", "2", "C INSERT 0 1", "Z I"]);
+    // Asked: five of them, of which nobody has said anything, one has approved, two have, one has denied, and one is used.
+    let ids: Vec<String> = (1..=5)
+        .map(|id| {
+            assert_eq!(run(&world, "lee", "ask", id), no);
+            waiting_for(&world, id)["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let [quiet, half, whole, denied, used] = &ids[..] else { panic!("{ids:?}") };
+    let say = |world: &World, verb: &str, id: &str, who: (&str, &[&str])| {
+        answer(world, verb, &serde_json::json!({ "id": id }), who, &["--reason", "so be it"]).status.success()
+    };
+    for id in [half, whole, used] {
+        assert!(say(&world, "approve", id, DANA));
+    }
+    for id in [whole, used] {
+        assert!(say(&world, "approve", id, sam));
+    }
+    assert!(say(&world, "deny", denied, DANA));
+    assert_eq!(run(&world, "lee", used, 5), done);
+    let before = known(&world);
+    world.gateway.kill();
+    world.gateway.restart();
+    // Where somebody can still do something nothing has changed, down to what people are shown.
+    let after = known(&world);
+    assert_eq!(after.len(), 3, "{after:?}");
+    for request in &after {
+        let same = before.iter().find(|known| known["id"] == request["id"]).expect("it was known");
+        assert_eq!(request, same);
+    }
+    assert_eq!([quiet, half, whole].map(|id| state(&world, id)), ["pending", "pending", "granted"]);
+    assert_eq!(run(&world, "lee", used, 5), no, "used");
+    assert_eq!(run(&world, "lee", denied, 4), no, "denied");
+    assert_eq!(run(&world, "lee", half, 2), no, "one of two");
+    assert_eq!(run(&world, "kim", whole, 3), no, "another caller");
+    assert_eq!(run(&world, "lee", whole, 33), no, "another parameter");
+    assert!(!say(&world, "approve", half, DANA), "her answer stands, and counts once");
+    assert!(!say(&world, "approve", quiet, ("lee", &["dba"])), "it is still his own");
+    assert!(say(&world, "approve", half, sam));
+    assert_eq!(run(&world, "lee", half, 2), done);
+    assert_eq!(run(&world, "lee", whole, 3), done);
+    world.gateway.kill();
+    world.gateway.restart();
+    for (id, number) in [(half, 2), (whole, 3)] {
+        assert_eq!(run(&world, "lee", id, number), no, "once, and a kill does not give it back");
+    }
+    assert_eq!(known(&world).len(), 1);
+    // Whoever is revoked has consented to nothing that is still to come, whenever the gateway comes back.
+    assert!(say(&world, "approve", quiet, DANA) && say(&world, "approve", quiet, sam));
+    machine::run(world.gateway.command("revoke").args(["--principal", "idp:dana"]));
+    world.gateway.kill();
+    world.gateway.restart();
+    assert_eq!(run(&world, "lee", quiet, 1), no);
+    assert_eq!(rows(&world), "2,3,5");
+    let told = told(&mut world);
+    assert_eq!(told.iter().filter(|event| event.name == "approval.used").count(), 3);
+}
+
+/// The request of this number's insertion.
+fn waiting_for(world: &World, number: u32) -> Value {
+    let number = number.to_string();
+    until("request for approval", ANSWER_MAX, || {
+        let fits = |request: &Value| {
+            request["state"] == "pending" && request["commands"][0]["parameters"][0] == number
+        };
+        known(world).into_iter().find(fits)
+    })
+}
+
+/// What ran out while the gateway was down is over when it is back, and that is recorded.
+#[test]
+fn time_goes_on_while_the_gateway_is_down() {
+    let mut world = World::new(&policies("@requires_approval(\"dba\")\n@expires(\"4s\")"));
+    assert_eq!(connect_with(&world, "lee", "ask").simple(&insert(1)), ["E 42501", "Z I"]);
+    let request = waiting(&world);
+    approve(&world, &request);
+    let over = request["asked_s"].as_u64().unwrap() + 10;
+    world.gateway.kill();
+    until("end of its time", ANSWER_MAX, || (gatebook_tests::issuer::now() > over).then_some(()));
+    world.gateway.restart();
+    let id = request["id"].as_str().unwrap();
+    until("end of the request", ANSWER_MAX, || (state(&world, id) == "expired").then_some(()));
+    assert_eq!(connect_with(&world, "lee", id).simple(&insert(1)), ["E 42501", "Z I"]);
+    assert_eq!(lapses(&told(&mut world)), ["expired"]);
 }

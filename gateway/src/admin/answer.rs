@@ -6,10 +6,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -39,6 +36,11 @@ impl Problem {
     /// A refusal of an OAuth endpoint.
     pub(crate) fn oauth(error: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem { oauth: Some(error), ..Problem::new(StatusCode::BAD_REQUEST, detail) }
+    }
+
+    /// The status that it is told with.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// There is nothing at this path.
@@ -115,12 +117,14 @@ pub(super) fn finish(answer: Answer) -> Response<Body> {
     });
     let headers = response.headers_mut();
     for (name, value) in [
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-        (REFERRER_POLICY, "no-referrer"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ("cache-control", "no-store"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
     ] {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers.entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
     }
     response
 }

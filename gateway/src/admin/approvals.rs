@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::Visit;
 use super::answer::{Answer, Problem, json as answer};
 use super::openapi::{list as list_of, number, object, text};
-use crate::approval::{Answer as Given, AnswerError, Id, Shown};
+use crate::approval::{Answer as Given, AnswerError, Id, Request, Shown, Unfit};
 use crate::gateway::Gateway;
 use crate::identity::Principal;
 use crate::policy::AdminAction;
@@ -35,9 +35,25 @@ const STREAM_PULSE: Duration = Duration::from_secs(15);
 /// How many events wait for a reader; one that is slower misses none, for each holds everything.
 const STREAM_EVENTS_MAX: usize = 4;
 
-fn known(gateway: &Gateway) -> Vec<Shown> {
+/// A request, and why this person's answer to it would not count.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    shown: Shown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfit: Option<&'static str>,
+}
+
+impl Told {
+    fn new(gateway: &Gateway, request: &Request, to: &Principal, now: SystemTime) -> Told {
+        let fit = if gateway.is_revoked(to) { Err(Unfit::Revoked) } else { request.fits(to, now) };
+        Told { shown: request.shown(now), unfit: fit.err().map(Unfit::name) }
+    }
+}
+
+fn known(gateway: &Gateway, to: &Principal) -> Vec<Told> {
     let now = SystemTime::now();
-    gateway.approvals.all().iter().map(|request| request.shown(now)).collect()
+    gateway.approvals.all().iter().map(|request| Told::new(gateway, request, to, now)).collect()
 }
 
 fn id(visit: &Visit) -> Result<Id, Problem> {
@@ -46,8 +62,8 @@ fn id(visit: &Visit) -> Result<Id, Problem> {
 }
 
 /// The requests that are known.
-pub(super) async fn list(visit: Visit, _: Arc<Principal>) -> Answer {
-    answer(StatusCode::OK, &json!({ "approvals": known(visit.gateway()) }))
+pub(super) async fn list(visit: Visit, by: Arc<Principal>) -> Answer {
+    answer(StatusCode::OK, &json!({ "approvals": known(visit.gateway(), &by) }))
 }
 
 pub(super) fn list_schema() -> Value {
@@ -55,10 +71,12 @@ pub(super) fn list_schema() -> Value {
 }
 
 /// One of them.
-pub(super) async fn one(visit: Visit, _: Arc<Principal>) -> Answer {
+pub(super) async fn one(visit: Visit, by: Arc<Principal>) -> Answer {
     let id = id(&visit)?;
     match visit.gateway().approvals.find(id) {
-        Some(request) => answer(StatusCode::OK, &request.shown(SystemTime::now())),
+        Some(request) => {
+            answer(StatusCode::OK, &Told::new(visit.gateway(), &request, &by, SystemTime::now()))
+        }
         None => Err(Problem::new(StatusCode::NOT_FOUND, "there is no such request, or it is long over")),
     }
 }
@@ -99,7 +117,13 @@ pub(super) fn one_schema() -> Value {
             ("until_s", number()),
             ("digest", text()),
         ],
-        [("session", number()), ("reason", text()), ("denied_by", text()), ("answer_reason", text())],
+        [
+            ("session", number()),
+            ("reason", text()),
+            ("denied_by", text()),
+            ("answer_reason", text()),
+            ("unfit", text()),
+        ],
     )
 }
 
@@ -127,7 +151,7 @@ pub(super) async fn give(visit: Visit, by: Arc<Principal>) -> Answer {
         }
     };
     match visit.gateway().answer_approval(&by, id(&visit)?, &given, &asked.reason).await {
-        Ok(request) => answer(StatusCode::OK, &request.shown(SystemTime::now())),
+        Ok(request) => answer(StatusCode::OK, &Told::new(visit.gateway(), &request, &by, SystemTime::now())),
         Err(AnswerError::Unavailable(_)) => Err(Problem::unrecorded()),
         Err(error) => {
             let status = match error {
@@ -156,22 +180,26 @@ impl Stream for Events {
     }
 }
 
-/// All requests at once and again after each change, as server-sent events, until the token expires, policy says no or the reader leaves.
+/// All requests at once and again after each change, as server-sent events, until the token or the session is over, policy no longer
+/// permits it, or the reader leaves.
 pub(super) async fn follow(visit: Visit, by: Arc<Principal>) -> Answer {
     let (frames, events) = mpsc::channel(STREAM_EVENTS_MAX);
-    let gateway = visit.gateway().clone();
+    let Visit { server, session, .. } = visit;
+    let gateway = server.gateway.clone();
+    let may_look = move |by: &Principal| {
+        let now = SystemTime::now();
+        by.expires() > now
+            && !server.gateway.is_revoked(by)
+            && session.as_ref().is_none_or(|session| session.lives(Instant::now(), now))
+            && server.gateway.permits(by, AdminAction::Approve)
+    };
     tokio::spawn(async move {
         let mut changes = gateway.approvals.changes();
         let mut changed = true;
-        let may_follow = |by: &Principal| {
-            by.expires() > SystemTime::now()
-                && !gateway.is_revoked(by)
-                && gateway.permits(by, AdminAction::Approve)
-        };
-        while may_follow(&by) {
+        while may_look(&by) {
             let frame = match changed {
                 true => {
-                    let data = json!({ "approvals": known(&gateway) }).to_string();
+                    let data = json!({ "approvals": known(&gateway, &by) }).to_string();
                     format!("event: approvals\ndata: {data}\n\n")
                 }
                 false => ":\n\n".to_owned(),

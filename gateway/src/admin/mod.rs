@@ -4,6 +4,8 @@
 //! needs a permission: then the bearer token makes a principal by the same issuers as a session's, but with an audience of its
 //! own; Cedar decides about `Gateway::"this"`; and the decision is durable in the ledger before anything is done or shown.
 //!
+//! Approvers have a page ([`page`]): their session's cookie takes the token's place for the action `approve`, and for no other.
+//!
 //! What a newcomer gets wrong: a path is compared as it was sent. There is no decoding and no cleaning, so there are no two
 //! spellings of one route, and a check cannot look at another path than the one that is answered.
 
@@ -13,6 +15,7 @@ mod explain;
 mod health;
 mod logout;
 mod openapi;
+mod page;
 mod past;
 mod resources;
 mod revocations;
@@ -35,6 +38,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use openidconnect::url::form_urlencoded;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -42,13 +46,14 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::answer::{Answer, Body, Problem};
+use self::page::{Page, Session};
 use self::routes::Door;
 use crate::config::tls::{ServerTls, TlsError};
 use crate::config::{AdminConfig, Limits};
 use crate::gateway::Gateway;
 use crate::identity::{Credential, Identity, Principal, TOKEN_BYTES_MAX};
 use crate::listen::Doorkeeper;
-use crate::policy::AdminAction;
+use crate::policy::{AdminAction, Decision};
 use crate::record::AdminEntry;
 
 /// The most connections at once, and of one address.
@@ -79,6 +84,19 @@ pub(crate) struct Server {
     identity: Identity,
     /// Those who search the ledger.
     searches: Arc<Semaphore>,
+    /// The page for approvers, where there is one.
+    page: Option<Page>,
+}
+
+/// Why there is no server.
+#[derive(Debug, Error)]
+pub(crate) enum ServerError {
+    /// Its certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Nobody can ever sign in at its page.
+    #[error("admin.login: {0}")]
+    Login(String),
 }
 
 /// One request, read whole.
@@ -89,6 +107,8 @@ pub(crate) struct Visit {
     /// What stands in the path where the route's has braces.
     pub(crate) place: Vec<String>,
     pub(crate) body: Bytes,
+    /// The page's session by which it is asked, where it is not by a token.
+    session: Option<Arc<Session>>,
 }
 
 impl Visit {
@@ -132,12 +152,17 @@ impl Server {
     /// A server that listens nowhere yet.
     ///
     /// # Errors
-    /// [`TlsError`] where its certificate cannot be used.
-    pub(crate) fn new(gateway: Arc<Gateway>, config: AdminConfig) -> Result<Arc<Server>, TlsError> {
+    /// [`ServerError`] where its certificate cannot be used, or its page can never be logged in to.
+    pub(crate) fn new(gateway: Arc<Gateway>, config: AdminConfig) -> Result<Arc<Server>, ServerError> {
         let tls = ServerTls::single(&config.certificate, b"http/1.1")?;
         let identity = gateway.identity.for_audience(&config.audience);
+        let page = config.login.as_ref().and_then(|login| {
+            let issuer = gateway.config.issuers.iter().find(|issuer| issuer.name == login.issuer)?;
+            Some(Page::new(&config.url, login, issuer, &gateway.identity))
+        });
+        let page = page.transpose().map_err(ServerError::Login)?;
         let searches = Arc::new(Semaphore::new(SEARCHES_MAX));
-        Ok(Arc::new(Server { gateway, config, tls, identity, searches }))
+        Ok(Arc::new(Server { gateway, config, tls, identity, searches, page }))
     }
 
     /// Reads the certificate anew where it changed.
@@ -213,20 +238,37 @@ impl Server {
         let (head, body) = request.into_parts();
         let (route, place) = routes::find(&head.method, head.uri.path())?;
         // Before the body is read: whoever may not ask is not listened to.
-        let by = match route.door {
-            Door::Open(_) => None,
-            Door::Permitted(action, _) => {
-                let principal = self.authenticate(&head, source).await?;
-                self.permit(&principal, action, &asked(&head), source).await?;
-                Some(principal)
-            }
-        };
+        let (mut by, mut session) = (None, None);
+        if let Door::Permitted(action, _) = route.door {
+            session = self.session(&head, action, source)?;
+            let principal = match &session {
+                Some(session) => session.principal.clone(),
+                None => self.authenticate(&head, source).await?,
+            };
+            self.permit(&principal, action, action.name(), &asked(&head), source).await?;
+            by = Some(principal);
+        }
         let body = read(body).await?;
-        let visit = Visit { server: self, source, head, place, body };
+        let visit = Visit { server: self, source, head, place, body, session };
         match (route.door, by) {
-            (Door::Open(answer), _) => answer(visit).await,
+            (Door::Open(answer) | Door::Page(answer), _) => answer(visit).await,
             (Door::Permitted(_, answer), Some(by)) => answer(visit, by).await,
             (Door::Permitted(..), None) => Err(Problem::no_token()),
+        }
+    }
+
+    /// The page's session by which this is asked for, where no token is shown: it is good for answering requests, and for nothing else.
+    fn session(
+        &self,
+        head: &Parts,
+        action: AdminAction,
+        source: SocketAddr,
+    ) -> Result<Option<Arc<Session>>, Problem> {
+        match &self.page {
+            Some(page) if action == AdminAction::Approve && !head.headers.contains_key(AUTHORIZATION) => {
+                page.guard(&self.gateway, head, source)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -259,28 +301,43 @@ impl Server {
         }
     }
 
-    /// Asks policy whether this principal may do this to the gateway, and records the answer; durable when it returns.
-    pub(crate) async fn permit(
+    /// Asks policy whether this principal may do this to the gateway, and records the answer under `name`; durable when it returns.
+    async fn permit(
         &self,
         principal: &Principal,
         action: AdminAction,
+        name: &str,
         request: &str,
         source: SocketAddr,
     ) -> Result<(), Problem> {
-        let gateway = &self.gateway;
-        let Some(subject) = crate::gateway::subject(principal) else { return Err(Problem::forbidden()) };
-        let decision = gateway.policy.load().decide_admin(&[subject], action, &gateway.config.ledger.origin);
-        let entry = AdminEntry { principal, action, decision: &decision, reason: None, request, source };
-        gateway
-            .recorder
-            .record_admin(&entry, gateway.config.limits.durable_deadline)
-            .await
-            .map_err(|_| Problem::unrecorded())?;
+        let Some(decision) = self.decide(principal, action) else { return Err(Problem::forbidden()) };
+        self.record(principal, name, Some(&decision), request, source).await?;
         if !decision.is_permit() {
-            tracing::warn!(%source, principal = &**principal.id(), action = action.name(), "admin action refused");
+            tracing::warn!(%source, principal = &**principal.id(), action = name, "admin action refused");
             return Err(Problem::forbidden());
         }
         Ok(())
+    }
+
+    /// What policy says of it; none for a principal that policy has no name for.
+    fn decide(&self, principal: &Principal, action: AdminAction) -> Option<Decision> {
+        let subject = crate::gateway::subject(principal)?;
+        Some(self.gateway.policy.load().decide_admin(&[subject], action, &self.gateway.config.ledger.origin))
+    }
+
+    /// Records what somebody wants of the gateway; durable when it returns.
+    async fn record(
+        &self,
+        principal: &Principal,
+        action: &str,
+        decision: Option<&Decision>,
+        request: &str,
+        source: SocketAddr,
+    ) -> Result<(), Problem> {
+        let entry = AdminEntry { principal, action, decision, reason: None, request, source };
+        let recorded =
+            self.gateway.recorder.record_admin(&entry, self.gateway.config.limits.durable_deadline);
+        recorded.await.map_err(|_| Problem::unrecorded())
     }
 }
 

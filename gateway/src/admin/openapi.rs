@@ -9,8 +9,13 @@ use super::routes::{Door, ROUTES, Route, Takes};
 
 /// Answers with the document.
 pub(super) async fn document(visit: Visit) -> Answer {
+    answer(StatusCode::OK, &describe(&visit.server.config.url))
+}
+
+/// All that is part of the API, served at this URL.
+fn describe(url: &str) -> Value {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| !matches!(route.door, Door::Page(_))) {
         let place = paths.entry(route.path).or_insert_with(|| json!({}));
         place[route.method.as_str().to_ascii_lowercase()] = operation(route);
     }
@@ -19,23 +24,20 @@ pub(super) async fn document(visit: Visit) -> Answer {
         "required": ["title", "status", "detail"],
         "properties": { "title": text(), "status": { "type": "integer" }, "detail": text() },
     });
-    answer(
-        StatusCode::OK,
-        &json!({
-            "openapi": "3.1.0",
-            "info": {
-                "title": "Gatebook",
-                "version": env!("CARGO_PKG_VERSION"),
-                "description": "The gateway's own server. Every action that needs a token is in the ledger before it is done.",
-            },
-            "servers": [{ "url": visit.server.config.url }],
-            "paths": paths,
-            "components": {
-                "schemas": { "Problem": problem },
-                "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
-            },
-        }),
-    )
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gatebook",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The gateway's own server. Every action that needs a token is in the ledger before it is done.",
+        },
+        "servers": [{ "url": url }],
+        "paths": paths,
+        "components": {
+            "schemas": { "Problem": problem },
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" } },
+        },
+    })
 }
 
 fn operation(route: &Route) -> Value {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, Problem};
 use super::{
-    Visit, approvals, explain, health, logout, openapi, past, resources, revocations, sessions, token,
+    Visit, approvals, explain, health, logout, openapi, page, past, resources, revocations, sessions, token,
 };
 use crate::identity::Principal;
 use crate::policy::AdminAction;
@@ -42,6 +42,8 @@ pub(super) enum Takes {
 pub(super) enum Door {
     /// Anybody who can reach the server.
     Open(fn(Visit) -> BoxFuture<'static, Answer>),
+    /// A person's browser. It is there where the page for approvers is, and no part of the API.
+    Page(fn(Visit) -> BoxFuture<'static, Answer>),
     /// A principal that policy permits this action. By the time of the answer that is in the ledger.
     Permitted(AdminAction, fn(Visit, Arc<Principal>) -> BoxFuture<'static, Answer>),
 }
@@ -208,7 +210,22 @@ pub(super) const ROUTES: &[Route] = &[
         gives: token::end_gives,
         door: Door::Permitted(AdminAction::Revoke, |visit, by| Box::pin(token::end(visit, by))),
     },
+    of_page(Method::GET, "/", |visit| Box::pin(page::shell(visit))),
+    of_page(Method::GET, "/page.css", |visit| Box::pin(page::style(visit))),
+    of_page(Method::GET, "/page.js", |visit| Box::pin(page::script(visit))),
+    of_page(Method::GET, "/login", |visit| Box::pin(page::begin(visit))),
+    of_page(Method::GET, page::CALLBACK, |visit| Box::pin(page::callback(visit))),
+    of_page(Method::GET, page::SESSION, |visit| Box::pin(page::session(visit))),
+    of_page(Method::POST, "/logout", |visit| Box::pin(page::logout(visit))),
 ];
+
+const fn of_page(
+    method: Method,
+    path: &'static str,
+    answer: fn(Visit) -> BoxFuture<'static, Answer>,
+) -> Route {
+    Route { method, path, says: "", takes: Takes::Nothing, gives: openapi::schema, door: Door::Page(answer) }
+}
 
 /// The longest segment that a path may have in the place of braces.
 const PLACE_BYTES_MAX: usize = 256;
@@ -253,7 +270,7 @@ mod tests {
         assert!(find(&Method::GET, "/v1/sessions").is_ok());
         for path in [
             "",
-            "/",
+            "//",
             "/v1",
             "/v1/sessions/",
             "//v1/sessions",

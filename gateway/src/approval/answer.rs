@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use super::{Answer, Id, Request, Scope, Unfit};
+use super::{Answer, Id, Kept, Request, Scope, Unfit};
 use crate::gateway::{Gateway, to_its_end};
 use crate::identity::Principal;
 use crate::policy::AdminAction;
@@ -135,6 +135,12 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Takes up the requests that a former run left. Whoever was revoked has consented to none of them.
+    pub(crate) fn restore_approvals(&self, kept: Vec<Kept>) {
+        self.approvals.restore(kept);
+        self.revoke_consents();
     }
 
     /// Ends what has expired; what nobody's session waits for is recorded here.

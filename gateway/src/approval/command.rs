@@ -1,4 +1,4 @@
-//! `gatebook approvals`: for whoever is asked, at a terminal on the gateway's own machine.
+//! `gatebook approvals`: for whoever is asked, at a terminal: over the control socket on the gateway's own machine, or over HTTPS from anywhere.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,15 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 
-use super::{Id, Shown, seconds};
-use crate::cli::{ConfigArg, ask, fail, print_json, unexpected};
-use crate::config::Secret;
-use crate::control::{Answer, Ask, Token};
+use serde::Deserialize;
+use serde_json::json;
 
-/// Where a token is looked for when no option names another place.
-const TOKEN_VARIABLE: &str = "GATEBOOK_TOKEN";
-/// How often `--wait` looks.
+use super::{Id, Shown, seconds};
+use crate::cli::{self, ConfigArg, fail, print_json, unexpected};
+use crate::control::{Answer, Ask, Token};
+use crate::remote::{self, Remote};
+
+/// How often `--wait` looks; over HTTPS each look is in the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY_FAR: Duration = Duration::from_secs(3);
 
 /// See commands that wait for somebody's approval, and answer
 #[derive(Debug, Args)]
@@ -28,7 +30,7 @@ enum Verb {
     /// List what waits for approval
     Ls {
         #[command(flatten)]
-        config: ConfigArg,
+        at: At,
         /// List also what was answered, or came to nothing, lately
         #[arg(long)]
         all: bool,
@@ -39,7 +41,7 @@ enum Verb {
     /// Show one request: who asks, through whom, for exactly what
     Show {
         #[command(flatten)]
-        config: ConfigArg,
+        at: At,
         /// The request, as 7Q5K-M2XW
         id: Id,
         /// Wait until it is answered, or came to nothing; succeed only if it was granted
@@ -64,18 +66,31 @@ enum Verb {
     },
 }
 
+/// Which gateway, and who asks.
+#[derive(Debug, Args)]
+struct At {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Ask over HTTPS, at this admin.url, in place of the control socket of --config
+    #[arg(long, env = "GATEBOOK_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Trust these certificate authorities (PEM) there instead of the system's
+    #[arg(long, env = "GATEBOOK_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The file that holds your token; nobody else may read it [default: GATEBOOK_TOKEN in the environment]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 struct Answering {
     #[command(flatten)]
-    config: ConfigArg,
+    at: At,
     /// The request, as 7Q5K-M2XW
     id: Id,
     /// Why: it goes into the ledger
     #[arg(long, default_value = "")]
     reason: String,
-    /// The file that holds your token; nobody else may read it [default: GATEBOOK_TOKEN in the environment]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -84,35 +99,73 @@ struct Answering {
 impl ApprovalsArgs {
     pub(crate) async fn run(self) -> ExitCode {
         match self.verb {
-            Verb::Ls { config, all, json } => list(&config, all, json).await,
-            Verb::Show { config, id, wait, json } => show(&config, id, wait, json).await,
+            Verb::Ls { at, all, json } => list(&at, all, json).await,
+            Verb::Show { at, id, wait, json } => show(&at, id, wait, json).await,
             Verb::Approve { answering, session } => answering.send(true, session).await,
             Verb::Deny { answering } => answering.send(false, None).await,
         }
     }
 }
 
+/// What the API answers to a question for requests.
+#[derive(Deserialize)]
+struct Listed {
+    approvals: Vec<Shown>,
+}
+
+impl At {
+    async fn token(&self) -> Result<zeroize::Zeroizing<String>, ExitCode> {
+        let token = remote::token(self.token_file.as_deref()).await;
+        token.map_err(|error| fail(&format!("cannot read your token: {error}; gatebook token prints one")))
+    }
+
+    /// The requests that the gateway knows.
+    async fn known(&self) -> Result<Vec<Shown>, ExitCode> {
+        let Some(url) = &self.url else {
+            return match cli::ask(&self.config, &Ask::Approvals).await? {
+                Answer::Approvals { approvals } => Ok(approvals),
+                answer => Err(unexpected(answer)),
+            };
+        };
+        let token = self.token().await?;
+        let asked = async { Remote::new(url, self.ca.as_deref())?.get("/v1/approvals", &token).await };
+        let listed = asked.await.map_err(|error| fail(&error))?;
+        let listed: Listed =
+            serde_json::from_value(listed).map_err(|_| fail("the gateway answered something else"))?;
+        Ok(listed.approvals)
+    }
+
+    /// Answers one of them.
+    async fn answer(
+        &self,
+        id: Id,
+        approve: bool,
+        session: Option<Duration>,
+        reason: &str,
+    ) -> Result<Answer, ExitCode> {
+        let token = self.token().await?;
+        let session_s = session.map(|time| time.as_secs());
+        let Some(url) = &self.url else {
+            let what =
+                Ask::Answer { id, approve, session_s, reason: reason.to_owned(), token: Token::new(&token) };
+            return cli::ask(&self.config, &what).await;
+        };
+        let path = format!("/v1/approvals/{id}/answers");
+        let mut body = json!({ "approve": approve, "reason": reason });
+        if let Some(session_s) = session_s {
+            body["session_s"] = session_s.into();
+        }
+        let asked = async { Remote::new(url, self.ca.as_deref())?.post(&path, &token, &body).await };
+        let approval = asked.await.map_err(|error| fail(&error))?;
+        let approval =
+            serde_json::from_value(approval).map_err(|_| fail("the gateway answered something else"))?;
+        Ok(Answer::Answered { approval })
+    }
+}
+
 impl Answering {
     async fn send(self, approve: bool, session: Option<Duration>) -> ExitCode {
-        let secret = match &self.token_file {
-            Some(file) => std::path::absolute(file)
-                .map_err(|error| error.to_string())
-                .and_then(|file| Secret::from_file(&file)),
-            None => Secret::from_env(TOKEN_VARIABLE),
-        };
-        let token = match secret {
-            Ok(secret) => secret.read().await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.clone()),
-        };
-        let token = match token {
-            Ok(token) => Token::new(&token),
-            Err(error) => {
-                return fail(&format!("cannot read your token: {error}; gatebook token prints one"));
-            }
-        };
-        let session_s = session.map(|time| time.as_secs());
-        let what = Ask::Answer { id: self.id, approve, session_s, reason: self.reason, token };
-        match ask(&self.config, &what).await {
+        match self.at.answer(self.id, approve, session, &self.reason).await {
             Ok(answer) if self.json => print_json(&answer),
             Ok(Answer::Answered { approval }) => {
                 let given = approval.approved_by.len();
@@ -131,15 +184,8 @@ impl Answering {
     }
 }
 
-async fn known(config: &ConfigArg) -> Result<Vec<Shown>, ExitCode> {
-    match ask(config, &Ask::Approvals).await? {
-        Answer::Approvals { approvals } => Ok(approvals),
-        answer => Err(unexpected(answer)),
-    }
-}
-
-async fn list(config: &ConfigArg, all: bool, json: bool) -> ExitCode {
-    let known = match known(config).await {
+async fn list(at: &At, all: bool, json: bool) -> ExitCode {
+    let known = match at.known().await {
         Ok(known) => known,
         Err(code) => return code,
     };
@@ -167,10 +213,10 @@ async fn list(config: &ConfigArg, all: bool, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn show(config: &ConfigArg, id: Id, wait: bool, json: bool) -> ExitCode {
+async fn show(at: &At, id: Id, wait: bool, json: bool) -> ExitCode {
     let id = id.to_string();
     loop {
-        let known = match known(config).await {
+        let known = match at.known().await {
             Ok(known) => known,
             Err(code) => return code,
         };
@@ -178,7 +224,7 @@ async fn show(config: &ConfigArg, id: Id, wait: bool, json: bool) -> ExitCode {
             return fail(&format!("there is no request {id}, or it is long over"));
         };
         if wait && shown.state == "pending" {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(if at.url.is_some() { LOOK_EVERY_FAR } else { LOOK_EVERY }).await;
             continue;
         }
         if json {

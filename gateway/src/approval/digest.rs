@@ -4,6 +4,7 @@
 //! `docs/approvals.md` has the order.
 
 use std::fmt;
+use std::str::FromStr;
 
 use gatebook_wire::protocol::{Circumstances, Command};
 
@@ -17,6 +18,18 @@ pub(crate) struct Digest([u8; 32]);
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+    }
+}
+
+/// It is no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoDigest;
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Digest, NoDigest> {
+        blake3::Hash::from_hex(text).map(|hash| Digest(*hash.as_bytes())).map_err(|_| NoDigest)
     }
 }
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use super::request::Draft;
+use super::request::{Draft, Kept};
 use super::{Id, Lapse, Request, Scope, Shown, Standpoint};
 
 /// How many requests may be under way at once.
@@ -81,6 +81,13 @@ impl Approvals {
         drop(known);
         self.changed();
         Ok(request)
+    }
+
+    /// Takes up what a former run left, the newest where there are too many.
+    pub(crate) fn restore(&self, kept: Vec<Kept>) {
+        let surplus = kept.len().saturating_sub(REQUESTS_MAX);
+        let requests = kept.into_iter().skip(surplus).map(Request::restored);
+        self.known.lock().requests.extend(requests.map(|request| (request.id, Arc::new(request))));
     }
 
     /// The request of this id.

@@ -22,6 +22,6 @@ pub(crate) use command::ApprovalsArgs;
 pub(crate) use digest::{Bound, Digest, Scope};
 pub(crate) use id::Id;
 pub(crate) use known::{Approvals, Full, Happened};
-pub(crate) use request::{Answer, Consent, Draft, Lapse, Request, Standpoint, Unfit, suffice};
-pub(crate) use shown::{Shown, commands, objects, seconds};
+pub(crate) use request::{Answer, Consent, Draft, Kept, Lapse, Request, Standpoint, Unfit, suffice};
+pub(crate) use shown::{Shown, ShownCommand, ShownParts, commands, objects, seconds, shown_parts};
 pub(crate) use webhook::tell_webhooks;

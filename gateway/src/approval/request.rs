@@ -233,7 +233,36 @@ pub(crate) struct Draft {
     pub(crate) waiter: Option<Arc<dyn Signals>>,
 }
 
+/// A request that was made ahead of time, as the ledger kept it, with those who approved and when each did.
+pub(crate) struct Kept {
+    pub(crate) draft: Draft,
+    pub(crate) consents: Vec<(SystemTime, Consent)>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept")
+            .field("id", &self.draft.id)
+            .field("consents", &self.consents.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Request {
+    /// A request as it stood when the gateway stopped.
+    pub(crate) fn restored(kept: Kept) -> Request {
+        let request = Request::new(kept.draft);
+        let state =
+            kept.consents.into_iter().fold(State::Pending(Pending::default()), |state, (at, consent)| {
+                match state {
+                    State::Pending(pending) => pending.approved(consent, &request.wanted, at),
+                    state => state,
+                }
+            });
+        *request.state.lock() = state;
+        request
+    }
+
     /// A request that waits for answers.
     pub(crate) fn new(draft: Draft) -> Request {
         let Draft { id, digest, scope, number, chain, wanted, asked, until, shown, waiter } = draft;
@@ -355,6 +384,11 @@ impl Request {
         if let Some(waiter) = &self.waiter {
             waiter.signal().wake();
         }
+    }
+
+    /// The resource and the database that it is about.
+    pub(crate) fn resource(&self) -> String {
+        self.shown.lock().resource.clone()
     }
 
     /// What the transaction holds was found out: it is shown to whoever is asked.

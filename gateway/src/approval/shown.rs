@@ -88,8 +88,26 @@ pub(crate) struct ShownCommand {
     pub(crate) has_where: bool,
 }
 
+/// What there is of a command to be shown, whole.
+pub(crate) struct ShownParts<'a> {
+    pub(crate) statement: &'a [u8],
+    pub(crate) sent: Option<&'a [u8]>,
+    /// Each with whether it is binary; none for NULL.
+    pub(crate) parameters: Vec<(bool, Option<&'a [u8]>)>,
+    pub(crate) actions: Vec<String>,
+    pub(crate) kind: &'a str,
+    pub(crate) reads: bool,
+    pub(crate) has_where: bool,
+}
+
 /// Commands as they are shown; what is more than [`SHOWN_BYTES_MAX`] of them is cut, and said to be.
 pub(crate) fn commands(commands: &[Command]) -> Vec<ShownCommand> {
+    let parts: Vec<_> = commands.iter().map(ShownParts::of).collect();
+    shown_parts(&parts)
+}
+
+/// The same of their parts.
+pub(crate) fn shown_parts(commands: &[ShownParts<'_>]) -> Vec<ShownCommand> {
     let mut room = SHOWN_BYTES_MAX;
     let mut shown = Vec::new();
     for command in commands {
@@ -122,9 +140,26 @@ impl Shown {
     }
 }
 
+impl ShownParts<'_> {
+    fn of(command: &Command) -> ShownParts<'_> {
+        let meaning = &command.meaning;
+        let parameters = command.parameters.iter();
+        let actions = meaning.actions.iter();
+        ShownParts {
+            statement: &command.statement,
+            sent: command.sent.as_deref(),
+            parameters: parameters.map(|one| (one.binary, one.value.as_deref())).collect(),
+            actions: actions.map(|action| format!("{} {}", action.verb.name(), action.object)).collect(),
+            kind: &meaning.facts.kind,
+            reads: meaning.effect == Effect::Reads,
+            has_where: meaning.facts.has_where,
+        }
+    }
+}
+
 impl ShownCommand {
     /// A command as it is shown, in as much room as is left.
-    fn new(command: &Command, room: &mut usize) -> ShownCommand {
+    fn new(parts: &ShownParts<'_>, room: &mut usize) -> ShownCommand {
         let mut cut = false;
         let mut text = |bytes: &[u8], binary: bool, most: usize| {
             let most = most.min(*room / if binary { 2 } else { 1 });
@@ -138,26 +173,21 @@ impl ShownCommand {
             *room = room.saturating_sub(text.len() + 1);
             text
         };
-        let statement = text(&command.statement, false, SHOWN_BYTES_MAX);
-        let sent = command.sent.as_deref().map(|sent| text(sent, false, SHOWN_BYTES_MAX));
-        let parameters = command.parameters.iter().map(|parameter| {
-            parameter.value.as_deref().map(|value| text(value, parameter.binary, VALUE_BYTES_MAX))
-        });
+        let statement = text(parts.statement, false, SHOWN_BYTES_MAX);
+        let sent = parts.sent.map(|sent| text(sent, false, SHOWN_BYTES_MAX));
+        let parameters = parts.parameters.iter();
+        let parameters =
+            parameters.map(|(binary, value)| value.map(|value| text(value, *binary, VALUE_BYTES_MAX)));
         let parameters = parameters.take(PARAMETERS_MAX).collect();
-        let meaning = &command.meaning;
         ShownCommand {
             statement,
             sent,
-            cut: cut || command.parameters.len() > PARAMETERS_MAX,
+            cut: cut || parts.parameters.len() > PARAMETERS_MAX,
             parameters,
-            actions: meaning
-                .actions
-                .iter()
-                .map(|action| format!("{} {}", action.verb.name(), action.object))
-                .collect(),
-            kind: meaning.facts.kind.clone(),
-            reads: meaning.effect == Effect::Reads,
-            has_where: meaning.facts.has_where,
+            actions: parts.actions.clone(),
+            kind: parts.kind.to_owned(),
+            reads: parts.reads,
+            has_where: parts.has_where,
         }
     }
 }

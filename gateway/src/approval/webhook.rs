@@ -31,11 +31,12 @@ const STATEMENT_CHARACTERS_MAX: usize = 2_000;
 /// How much of anything else.
 const FIELD_CHARACTERS_MAX: usize = 500;
 
-/// Tells each of these from now on.
-pub(crate) fn tell_webhooks(approvals: &Approvals, webhooks: &[WebhookConfig]) {
+/// Tells each of these from now on; `page` is where people answer in a browser.
+pub(crate) fn tell_webhooks(approvals: &Approvals, webhooks: &[WebhookConfig], page: Option<&str>) {
     for (number, config) in webhooks.iter().enumerate() {
         let happened = approvals.tell(QUEUE_MAX);
-        let webhook = Webhook { number: number + 1, config: config.clone(), delivery: 0 };
+        let page = page.map(str::to_owned);
+        let webhook = Webhook { number: number + 1, config: config.clone(), page, delivery: 0 };
         tokio::spawn(webhook.run(happened));
     }
 }
@@ -44,6 +45,7 @@ struct Webhook {
     /// Its place in the configuration, from 1: its URL may be a credential, and is never logged.
     number: usize,
     config: WebhookConfig,
+    page: Option<String>,
     /// Counts messages from 1.
     delivery: u64,
 }
@@ -64,8 +66,10 @@ impl Webhook {
     async fn run(mut self, mut happened: mpsc::Receiver<Arc<Happened>>) {
         while let Some(happened) = happened.recv().await {
             self.delivery += 1;
-            let body = match self.config.slack {
-                true => slack(&happened),
+            let page = self.page.as_ref().filter(|_| happened.event == "approval.requested");
+            let page = page.map(|page| format!("{page}/#{}", happened.approval.id));
+            let mut body = match self.config.slack {
+                true => slack(&happened, page.as_deref()),
                 false => json!({
                     "delivery": self.delivery,
                     "event": happened.event,
@@ -73,6 +77,9 @@ impl Webhook {
                     "approval": happened.approval,
                 }),
             };
+            if let Some(page) = page.filter(|_| !self.config.slack) {
+                body["page"] = page.into();
+            }
             self.deliver(&body).await;
         }
     }
@@ -149,7 +156,7 @@ fn signature(secret: &[u8], timestamp: &str, body: &[u8]) -> String {
 }
 
 /// The same for people: a message of Slack's blocks. What callers wrote stands in plain text or in code, and means nothing there.
-fn slack(happened: &Happened) -> Value {
+fn slack(happened: &Happened, page: Option<&str>) -> Value {
     let shown = &happened.approval;
     let head = match happened.event {
         "approval.requested" => format!("Approval wanted: {}", shown.id),
@@ -166,13 +173,17 @@ fn slack(happened: &Happened) -> Value {
     ];
     fields.extend(shown.reason.iter().map(|reason| plain(&format!("Why: {reason}"))));
     let code = escaped(&statement).replace('`', "'");
+    let mut next = vec![plain(&format!("gatebook approvals show {}", shown.id))];
+    next.extend(
+        page.map(|page| json!({ "type": "mrkdwn", "text": format!("<{page}|answer in the browser>") })),
+    );
     json!({
         "text": escaped(&format!("{head}: {}", who(shown))),
         "blocks": [
             { "type": "header", "text": plain(&head) },
             { "type": "section", "fields": fields },
             { "type": "section", "text": { "type": "mrkdwn", "text": format!("```{code}```"), "verbatim": true } },
-            { "type": "context", "elements": [plain(&format!("gatebook approvals show {}", shown.id))] },
+            { "type": "context", "elements": next },
         ],
     })
 }
@@ -225,7 +236,9 @@ mod tests {
             commands: vec![command],
             ..Shown::default()
         };
-        let message = slack(&Happened { event: "approval.requested", approval });
+        let page = "https://gw.example/#7Q5K-M2XW";
+        let message = slack(&Happened { event: "approval.requested", approval }, Some(page));
+        assert_eq!(message["blocks"][3]["elements"][1]["text"], format!("<{page}|answer in the browser>"));
         let code = message["blocks"][2]["text"]["text"].as_str().expect("a text");
         assert!(!code.contains('<') && code.matches('`').count() == 6, "{code}");
         assert!(!message["text"].as_str().expect("a text").contains('<'));

@@ -4,11 +4,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use openidconnect::url::Url;
+
+use super::keys::meant;
 use super::read::{certificate, check_issuer_url, name, overlap, plain, read_syslog};
 use super::table::{At, Table};
 use super::{
-    AdminConfig, CertificateFiles, DelegationConfig, IssuerConfig, LedgerConfig, Resource, StreamConfig,
-    StreamTo, Syslog,
+    AdminConfig, CertificateFiles, DelegationConfig, IssuerConfig, LedgerConfig, LoginConfig, PrincipalKind,
+    Resource, StreamConfig, StreamTo, Syslog,
 };
 
 /// Nothing where the table is not written; also where it has mistakes, which were told then.
@@ -21,6 +24,7 @@ pub(super) fn admin(
     let table = root.table("admin", "admin: ");
     let (listen, url, audience) = (table.text("listen"), table.text("url"), table.text("audience"));
     let own = certificate(&table);
+    let login = login(&table, url.as_ref(), issuers);
     if !table.is_written() {
         return None;
     }
@@ -62,6 +66,65 @@ pub(super) fn admin(
         url: url?.value,
         audience: audience?.value,
         certificate: certificate?.value,
+        login,
+    })
+}
+
+/// Nothing where the table is not written.
+fn login(admin: &Table<'_>, url: Option<&At<String>>, issuers: &[IssuerConfig]) -> Option<LoginConfig> {
+    let table = admin.table("login", "login: ");
+    let (issuer, client_id) = (table.text("issuer"), table.text("client_id"));
+    let (secret, scopes) = (table.secret("client_secret"), table.texts("scopes"));
+    let (session_max, idle) = (table.duration("session_max"), table.duration("idle_timeout"));
+    if !table.is_written() {
+        return None;
+    }
+    if let Some(url) = url
+        && let Ok(parsed) = Url::parse(&url.value)
+        && parsed.path() != "/"
+    {
+        table.mistake(
+            url.line,
+            "needs an admin.url without a path: browsers keep its cookies for the whole host",
+        );
+    }
+    if let Some(name) = &issuer {
+        match issuers.iter().find(|issuer| issuer.name == name.value) {
+            None => {
+                let meant = meant(&name.value, issuers.iter().map(|issuer| issuer.name.as_str()));
+                table.mistake(name.line, format!("there is no issuer \"{}\"{meant}", name.value));
+            }
+            Some(issuer) if issuer.principal != PrincipalKind::User => table.mistake(
+                name.line,
+                format!("issuer \"{}\" does not speak for people (principal = \"User\")", name.value),
+            ),
+            Some(_) => {}
+        }
+    }
+    if let Some(secret) = &secret
+        && let Err(wrong) = secret.value.inspect()
+    {
+        table.mistake(secret.line, format!("client_secret: {wrong}"));
+    }
+    if let Some(first) = scopes.first()
+        && scopes.iter().all(|scope| scope.value != "openid")
+    {
+        table.mistake(first.line, "scopes must hold \"openid\": without it there is no ID token");
+    }
+    if let Some(spaced) = scopes.iter().find(|scope| scope.value.contains(' ')) {
+        table.mistake(
+            spaced.line,
+            format!("scopes: \"{}\" is more than one; write each for itself", spaced.value),
+        );
+    }
+    let scopes: Vec<String> = scopes.into_iter().map(|scope| scope.value).collect();
+    Some(LoginConfig {
+        issuer: issuer?.value,
+        client_id: client_id?.value,
+        client_secret: secret.map(|secret| secret.value),
+        scopes: if scopes.is_empty() { vec!["openid".into(), "profile".into()] } else { scopes },
+        session_max: session_max?.value,
+        idle_timeout: idle?.value,
     })
 }
 

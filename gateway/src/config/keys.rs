@@ -617,6 +617,49 @@ pub(super) const KEYS: &[Key] = &[
     key_of("admin.certificate.chain", Takes::Path, Refused, "As `certificate.chain` at the top."),
     key_of("admin.certificate.key", Takes::Path, Refused, "As `certificate.key` at the top."),
     key_of(
+        "admin.login",
+        Takes::Table,
+        Means("there is no page for approvers; they answer by `gatebook approvals`, or over the API"),
+        "The page at `admin.url` where approvers see requests and answer; see docs/approvals.md. The issuer sends them back to \
+         `admin.url` + `/login/callback`, which must be registered there.",
+    ),
+    key_of(
+        "admin.login.issuer",
+        Takes::Text,
+        Refused,
+        "The `name` of the issuer at which they sign in: one with `principal = \"User\"`.",
+    ),
+    key_of(
+        "admin.login.client_id",
+        Takes::Text,
+        Refused,
+        "What the gateway is called there. It is the `aud` of the ID tokens that it is given, and they need no other.",
+    ),
+    key_of(
+        "admin.login.client_secret",
+        Takes::Secret,
+        Means("it shows none: a public client, with PKCE alone"),
+        "What it shows there, by reference.",
+    ),
+    key_of(
+        "admin.login.scopes",
+        Takes::Texts,
+        Means("`[\"openid\", \"profile\"]`"),
+        "What it asks for, `openid` among it. Where groups need a scope of their own it belongs here.",
+    ),
+    key_of(
+        "admin.login.session_max",
+        Takes::Duration("1m", "24h"),
+        Is("8h"),
+        "How long somebody stays signed in at most. It is never longer than the ID token lasts.",
+    ),
+    key_of(
+        "admin.login.idle_timeout",
+        Takes::Duration("1m", "24h"),
+        Is("30m"),
+        "How long they stay signed in without being there.",
+    ),
+    key_of(
         "webhook",
         Takes::Tables,
         Means("nobody is told"),

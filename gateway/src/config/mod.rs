@@ -349,7 +349,7 @@ pub enum Durability {
 }
 
 /// The gateway's own HTTPS server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AdminConfig {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -359,6 +359,25 @@ pub struct AdminConfig {
     pub audience: String,
     /// What clients are shown.
     pub certificate: CertificateFiles,
+    /// Where people log in who approve in a browser; none where there is no page for them.
+    pub login: Option<LoginConfig>,
+}
+
+/// How approvers log in to the gateway's own page.
+#[derive(Debug, Clone)]
+pub struct LoginConfig {
+    /// The name of the issuer, one that speaks for people.
+    pub issuer: String,
+    /// What the gateway is called there.
+    pub client_id: String,
+    /// What it shows there; none for a client without a secret.
+    pub client_secret: Option<Secret>,
+    /// What it asks for; `openid` is among it.
+    pub scopes: Vec<String>,
+    /// How long a session lasts at most.
+    pub session_max: Duration,
+    /// How long one lasts in which nobody is there.
+    pub idle_timeout: Duration,
 }
 
 /// One receiver of every event.

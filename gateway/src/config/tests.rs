@@ -127,6 +127,11 @@ clock_skew = "5s"
 keys_max_age = "2h"
 danger_http = true
 
+[[identity.issuer]]
+name = "people"
+url = "https://idp.example"
+audience = "cli"
+
 [[resource]]
 name = "orders-db"
 kind = "postgres"
@@ -160,6 +165,14 @@ listen = "127.0.0.1:8443"
 url = "https://gw.example:8443"
 audience = "gatebook-admin"
 certificate = { chain = "server.pem", key = "server.key" }
+
+[admin.login]
+issuer = "people"
+client_id = "gatebook-page"
+client_secret = { file = "password" }
+scopes = ["openid", "groups"]
+session_max = "4h"
+idle_timeout = "9m"
 
 [[webhook]]
 url = { file = "password" }
@@ -234,7 +247,7 @@ fn every_key_reaches_the_configuration() {
         }
     );
     assert_eq!(
-        config.issuers,
+        config.issuers[..1],
         [IssuerConfig {
             name: "ci".into(),
             url: "http://127.0.0.1:8080/realm".into(),
@@ -256,6 +269,7 @@ fn every_key_reaches_the_configuration() {
     assert_eq!((&*asked.issuer, &*asked.client_id), ("ci", "asker"));
     let times = (asked.interval, asked.unanswered_max);
     assert_eq!(times, (Duration::from_secs(10), Some(Duration::from_secs(180))));
+    assert_eq!(config.issuers[1].principal, PrincipalKind::User);
     let [orders, wages] = &config.resources[..] else { panic!("{:?}", config.resources) };
     let files = CertificateFiles { chain: folder.path("server.pem"), key: folder.path("server.key") };
     let listen = ["127.0.0.1:6432", "[::1]:6432"].map(|address| address.parse().expect("an address"));
@@ -288,9 +302,21 @@ fn every_key_reaches_the_configuration() {
     assert_eq!((&wages.upstream_tls, wages.catalog_role.as_str()), (&UpstreamTls::Disabled, "app"));
     assert_eq!(wages.upstream, HostPort { host: "localhost".into(), port: 5432 });
     let listen = "127.0.0.1:8443".parse().expect("an address");
-    let (url, audience) = ("https://gw.example:8443".into(), "gatebook-admin".into());
+    let (url, audience) = ("https://gw.example:8443".to_owned(), "gatebook-admin".to_owned());
     let certificate = CertificateFiles { chain: folder.path("server.pem"), key: folder.path("server.key") };
-    assert_eq!(config.admin, Some(AdminConfig { listen, url, audience, certificate }));
+    let Some(AdminConfig { login: Some(login), .. }) = &config.admin else { panic!("{:?}", config.admin) };
+    let admin =
+        config.admin.as_ref().map(|admin| (admin.listen, &admin.url, &admin.audience, &admin.certificate));
+    assert_eq!(admin, Some((listen, &url, &audience, &certificate)));
+    assert_eq!(
+        (&*login.issuer, &*login.client_id, login.client_secret.is_some()),
+        ("people", "gatebook-page", true)
+    );
+    assert_eq!(login.scopes, ["openid", "groups"]);
+    assert_eq!(
+        (login.session_max, login.idle_timeout),
+        (Duration::from_secs(14_400), Duration::from_secs(540))
+    );
     let [webhook] = &config.webhooks[..] else { panic!("{:?}", config.webhooks) };
     let ca = std::fs::read(folder.path("ca.pem")).expect("the authority");
     assert_eq!((webhook.slack, webhook.danger_http, webhook.ca.as_ref()), (true, true, Some(&ca)));
@@ -453,7 +479,8 @@ fn an_unknown_key_is_refused_at_each_level() {
         ("vkey = ", "zzz = 1\nvkey = "),
         ("format = \"slack\"", "zzz = 1\nformat = \"slack\""),
         ("audience = \"gatebook-admin\"", "zzz = 1\naudience = \"gatebook-admin\""),
-        ("key = \"server.key\" }\n\n[[webhook]]", "key = \"server.key\", zzz = 1 }\n\n[[webhook]]"),
+        ("key = \"server.key\" }\n\n[admin.login]", "key = \"server.key\", zzz = 1 }\n\n[admin.login]"),
+        ("session_max = \"4h\"", "zzz = 1\nsession_max = \"4h\""),
         ("ttl_max = ", "zzz = 1\nttl_max = "),
         ("listen = \"127.0.0.1:9464\"", "zzz = 1\nlisten = \"127.0.0.1:9464\""),
         ("name = \"siem\"", "zzz = 1\nname = \"siem\""),

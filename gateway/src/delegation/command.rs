@@ -83,7 +83,7 @@ async fn delegated(args: &DelegateArgs) -> Result<ExitCode, String> {
         (signal(SignalKind::hangup()).map_err(failed)?, Signal::HUP),
         (signal(SignalKind::quit()).map_err(failed)?, Signal::QUIT),
     ];
-    let remote = Remote::new(&args.remote)?;
+    let remote = Remote::new(&args.remote.url, args.remote.ca.as_deref())?;
     let handed = exchange(args, &remote).await?;
     let (program, arguments) = args.command.split_first().ok_or("name a command behind --")?;
     let started = tokio::process::Command::new(program)

@@ -259,8 +259,8 @@ impl Gateway {
         }
         let entry = AdminEntry {
             principal: &caller.principal,
-            action: AdminAction::Delegate,
-            decision: &decision,
+            action: AdminAction::Delegate.name(),
+            decision: Some(&decision),
             reason: planned.as_ref().err().map(Refused::reason),
             request: "POST /token",
             source,

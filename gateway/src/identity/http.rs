@@ -186,6 +186,11 @@ impl Discovery {
         Url::parse(text).map_err(|error| failed(format!("{member} {}: {error}", quoted(text))))
     }
 
+    /// Whether a member is there and true.
+    pub(crate) fn is_true(&self, member: &str) -> bool {
+        self.document.get(member).and_then(serde_json::Value::as_bool) == Some(true)
+    }
+
     /// Whether a member that is an array of strings holds this one; none where the member is missing.
     pub(crate) fn lists(&self, member: &str, value: &str) -> Option<bool> {
         Some(self.document.get(member)?.as_array()?.iter().any(|element| element == value))

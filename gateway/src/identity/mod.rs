@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openidconnect::url::Url;
+use subtle::ConstantTimeEq as _;
 use tokio::task::JoinSet;
 
 use self::cache::{Cache, Verified};
@@ -209,6 +210,37 @@ impl Identity {
         let principal = Arc::new(principal);
         self.remembered.insert(digest, Verified { principal: Arc::clone(&principal), issuer: place, keys });
         Ok(principal)
+    }
+
+    /// Verifies the ID token that the issuer of this name made for one login, and says who it speaks for. Nothing of it is remembered: it is
+    /// shown once.
+    ///
+    /// # Errors
+    /// As [`Identity::verify`]; also where it is another issuer's, no ID token, or made for another login than the one that sent `nonce`
+    /// (OpenID Connect Core, section 3.1.3.7, points 2 and 11).
+    pub(crate) async fn verify_login(
+        &self,
+        issuer: &str,
+        credential: &Credential,
+        nonce: &str,
+        now: SystemTime,
+    ) -> Result<Arc<Principal>, Rejected> {
+        let token = Unverified::parse(credential.expose())?;
+        let of = &self.issuers[self.place(&token)?];
+        let rejected = |cause, detail: &str| Rejected::new(cause, detail).of(&of.name);
+        if *of.name != *issuer {
+            return Err(rejected(Cause::UnknownIssuer, "people log in at another issuer"));
+        }
+        if token.header.typ.as_deref() == Some("at+jwt") {
+            return Err(rejected(Cause::WrongPurpose, "an access token, and no ID token"));
+        }
+        let (principal, _) = of.verify(&token, now).await.map_err(|error| error.of(&of.name))?;
+        match json::optional_str(&token.claims, "nonce") {
+            Ok(Some(named)) if bool::from(named.as_bytes().ct_eq(nonce.as_bytes())) => {
+                Ok(Arc::new(principal))
+            }
+            _ => Err(rejected(Cause::WrongNonce, "made for another login")),
+        }
     }
 
     /// The same issuers and keys, for tokens that were made for another audience: what is accepted here is refused there.

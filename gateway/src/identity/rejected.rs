@@ -23,6 +23,8 @@ pub enum Cause {
     WrongAudience,
     /// It was given to a client that may not present it here (`azp`, `client_id`).
     WrongParty,
+    /// It was made for another login (`nonce`).
+    WrongNonce,
     /// Its time is over.
     Expired,
     /// Its time has not come.
@@ -43,7 +45,7 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, in the order of their declaration.
-    pub const ALL: [Cause; 16] = [
+    pub const ALL: [Cause; 17] = [
         Cause::Malformed,
         Cause::Oversized,
         Cause::UnknownIssuer,
@@ -52,6 +54,7 @@ impl Cause {
         Cause::WrongPurpose,
         Cause::WrongAudience,
         Cause::WrongParty,
+        Cause::WrongNonce,
         Cause::Expired,
         Cause::NotYetValid,
         Cause::NoSubject,
@@ -74,6 +77,7 @@ impl Cause {
             Cause::WrongPurpose => "wrong_purpose",
             Cause::WrongAudience => "wrong_audience",
             Cause::WrongParty => "wrong_party",
+            Cause::WrongNonce => "wrong_nonce",
             Cause::Expired => "expired",
             Cause::NotYetValid => "not_yet_valid",
             Cause::NoSubject => "no_subject",

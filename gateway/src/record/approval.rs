@@ -7,7 +7,7 @@ use std::time::Duration;
 use gatebook_ledger::event;
 use gatebook_wire::protocol::{Circumstances, Command, RequestId};
 
-use super::book::parameter;
+use super::book::{effect, parameter};
 use super::{Recorder, Shared, Slot, Unavailable};
 use crate::approval::{Answer, Consent, Digest, Id, Lapse, Request, Scope, objects, seconds};
 use crate::identity::Principal;
@@ -54,6 +54,7 @@ pub(super) fn requested(shared: &Shared, slot: Option<&Arc<Slot>>, asked: &Asked
     let request = asked.request;
     let body = event::ApprovalRequestedBody {
         digest: request.digest.to_string().into(),
+        expires_s: Some(request.wanted.expires.as_secs()),
         id: request.id.to_string().into(),
         once: matches!(request.scope, Scope::Once(_)),
         quorum: request.wanted.quorum().into(),
@@ -62,12 +63,14 @@ pub(super) fn requested(shared: &Shared, slot: Option<&Arc<Slot>>, asked: &Asked
     };
     let circumstances = asked.circumstances;
     let payload = event::ApprovalRequestedPayload {
+        chain: texts(&request.chain),
         commands: asked.commands.iter().map(command).collect(),
         demands: request.wanted.demands.iter().map(demand).collect(),
         in_transaction: circumstances.in_transaction,
         objects: objects(circumstances).into_iter().map(Cow::Owned).collect(),
         policies: asked.policies.iter().map(|policy| policy.as_str().into()).collect(),
         reason: circumstances.reason.as_deref().map(Cow::Borrowed),
+        resource: Some(request.resource().into()),
         role: circumstances.role.as_str().into(),
         search_path: circumstances.search_path.as_str().into(),
     };
@@ -75,17 +78,23 @@ pub(super) fn requested(shared: &Shared, slot: Option<&Arc<Slot>>, asked: &Asked
 }
 
 fn demand(demand: &Demand) -> event::AskedDemand<'_> {
-    event::AskedDemand {
-        groups: demand.groups.iter().map(|group| Cow::Borrowed(&**group)).collect(),
-        quorum: demand.quorum.into(),
-    }
+    event::AskedDemand { groups: texts(&demand.groups), quorum: demand.quorum.into() }
+}
+
+fn texts<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<Cow<'a, str>> {
+    names.into_iter().map(|name| Cow::Borrowed(&**name)).collect()
 }
 
 fn command(command: &Command) -> event::AskedCommand<'_> {
-    let actions = command.meaning.actions.iter();
+    let meaning = &command.meaning;
+    let actions = meaning.actions.iter();
     event::AskedCommand {
         actions: actions.map(|action| format!("{} {}", action.verb.name(), action.object).into()).collect(),
+        effect: Some(effect(meaning).into()),
+        has_where: Some(meaning.facts.has_where),
+        kind: Some(meaning.facts.kind.as_str().into()),
         parameters: command.parameters.iter().map(parameter).collect(),
+        sent: command.sent.as_deref().map(event::Text::new),
         statement: event::Text::new(&command.statement),
     }
 }
@@ -130,8 +139,10 @@ impl Recorder {
         };
         let payload = event::ApprovalAnsweredPayload {
             approver: (&**answered.who.id()).into(),
+            groups: texts(answered.who.groups().iter()),
             name: (&**answered.who.name()).into(),
             reason: answered.reason.into(),
+            token: Some((&**answered.who.token_id()).into()),
         };
         // The session's own task waits at the session's own slot.
         let slot = Slot::beside(answered.session);

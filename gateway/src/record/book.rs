@@ -179,11 +179,7 @@ impl Book {
         let CommandEntry { command, decision, .. } = entry;
         let body = event::CommandBody {
             decision: entry.ruled.name().into(),
-            effect: match command.meaning.effect {
-                Effect::Reads => "reads",
-                Effect::MayChange => "may_change",
-            }
-            .into(),
+            effect: effect(&command.meaning).into(),
             phase: match command.phase {
                 Phase::Prepare => "prepare",
                 Phase::Execute => "execute",
@@ -291,6 +287,14 @@ impl Canceller {
         self.shared.enroll(&slot);
         let ticket = self.shared.push(Some(&slot), &body, Some(&payload));
         slot.durable(ticket, CANCEL_DEADLINE).await
+    }
+}
+
+/// What a command may do, as events spell it.
+pub(super) fn effect(meaning: &Meaning) -> &'static str {
+    match meaning.effect {
+        Effect::Reads => "reads",
+        Effect::MayChange => "may_change",
     }
 }
 

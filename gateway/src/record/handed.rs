@@ -2,21 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gatebook_ledger::event::{self, Decoded};
-use gatebook_ledger::{Storage, Writer, reader};
+use gatebook_ledger::event;
 
 use super::principal;
 use crate::delegation::{Delegation, Kept};
 use crate::identity::{Login, Principal, PrincipalKind};
 use crate::policy::ScopeText;
-
-/// Longer lasts none: `delegation.ttl_max` goes no further.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 /// A delegation as its event.
 pub(super) fn written(
@@ -53,58 +48,46 @@ fn logged_in(who: &Principal) -> event::Principal<'_> {
     event::Principal { login: Some(event::Login { issued_s: *issued_s, sid }), ..principal(who) }
 }
 
-/// The delegations whose time is not over and that nobody ended, in the order in which they were made.
-///
-/// They are read back from the end of a writer's ledger along its chain, as who was revoked is: whoever can write to the files, and does
-/// not hold the keys, brings nothing back to life. No delegation lasts longer than [`LONGEST`], so what is older need not be read; each segment's
-/// list of who was revoked tells how old it is. What cannot be read, because it was moved away or is not what the ledger goes on from, is over with
-/// all before it: an end is never before what it ends.
-///
-/// # Errors
-/// Of the storage; also where an entry about one cannot be read.
-pub(super) fn kept(storage: &dyn Storage, writer: &Writer, now: SystemTime) -> io::Result<Vec<Kept>> {
-    let oldest = now.checked_sub(LONGEST).unwrap_or(UNIX_EPOCH);
-    let (mut ended, mut kept) = (HashSet::new(), Vec::new());
-    let mut behind = writer.chain();
-    for number in (0..=writer.segment()).rev() {
-        let (mut old, mut unread, known) = (false, None, kept.len());
-        let kinds = [event::DELEGATION_CREATED, event::DELEGATION_ENDED, event::REVOKED];
-        let visited = reader::visit_behind(storage, number, behind, &kinds, |entry, payload| {
-            let (kind, made) = (entry.header.kind, UNIX_EPOCH + Duration::from_nanos(entry.header.time_ns));
-            match event::decode(kind, entry.body, payload) {
-                _ if kind == event::REVOKED => old |= made < oldest,
-                Ok(Decoded::DelegationEnded(body, _)) => drop(ended.insert(body.delegation.into_owned())),
-                Ok(Decoded::DelegationCreated(body, payload)) => {
-                    // One whose payload was erased is over, and so is all that comes after it.
-                    if let Some(payload) = payload {
-                        kept.push((entry.header.seq, read(&body, *payload, made)));
-                    }
-                }
-                _ => unread = Some(entry.header.seq),
-            }
-        });
-        match visited {
-            Ok(begins) => behind = begins,
-            // What was handed down there or before is over, which is the safe side.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
-                tracing::warn!(%error, segment = number, "cannot be read; what was handed down in it or before is over");
-                kept.truncate(known);
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-        if let Some(seq) = unread {
-            return Err(io::Error::other(format!(
-                "entry {seq}, a delegation, cannot be read, so which of them live is not known; look with gatebook-ledger verify, and bring the segment back from a backup"
-            )));
-        }
-        if old {
-            break;
-        }
+/// What is gathered of them on the way back through the ledger, segment by segment.
+#[derive(Default)]
+pub(super) struct Delegations {
+    ended: HashSet<String>,
+    made: Vec<(u64, Kept)>,
+}
+
+impl Delegations {
+    /// One was made. Without its payload it is over, and so is all that comes after it.
+    pub(super) fn made(
+        &mut self,
+        seq: u64,
+        body: &event::DelegationCreatedBody<'_>,
+        payload: Option<Box<event::DelegationCreatedPayload<'_>>>,
+        made: SystemTime,
+    ) {
+        self.made.extend(payload.map(|payload| (seq, read(body, *payload, made))));
     }
-    kept.retain(|(_, kept)| kept.expires > now && !ended.contains(&*kept.id));
-    kept.sort_by_key(|(seq, _)| *seq);
-    Ok(kept.into_iter().map(|(_, kept)| kept).collect())
+
+    /// One was ended.
+    pub(super) fn ended(&mut self, body: &event::DelegationEndedBody<'_>) {
+        self.ended.insert(body.delegation.to_string());
+    }
+
+    /// How far it is known now.
+    pub(super) fn mark(&self) -> usize {
+        self.made.len()
+    }
+
+    /// Forgets what was made since a mark.
+    pub(super) fn forget(&mut self, mark: usize) {
+        self.made.truncate(mark);
+    }
+
+    /// Those whose time is not over and that nobody ended, in the order in which they were made.
+    pub(super) fn left(mut self, now: SystemTime) -> Vec<Kept> {
+        self.made.retain(|(_, kept)| kept.expires > now && !self.ended.contains(&*kept.id));
+        self.made.sort_by_key(|(seq, _)| *seq);
+        self.made.into_iter().map(|(_, kept)| kept).collect()
+    }
 }
 
 /// A delegation as it was written, at this time.

@@ -6,10 +6,12 @@
 //! If the ledger cannot be written, every session is told to end and new ones are refused. The writer is never asked again after a failure:
 //! the ledger is opened anew, through its recovery, which also closes the sessions that were cut off; then the gateway serves again.
 
+mod ahead;
 mod anchor;
 mod approval;
 mod book;
 mod handed;
+mod left;
 mod past;
 mod revocations;
 mod shown;
@@ -43,7 +45,7 @@ pub(crate) use self::witness::is_witness_key;
 use crate::config::{LedgerConfig, StreamConfig};
 use crate::delegation::Delegation;
 use crate::identity::{Principal, PrincipalKind};
-use crate::policy::{AdminAction, Decision, PolicySet, Standing};
+use crate::policy::{Decision, PolicySet, Standing, Verdict};
 use crate::session::{Day, Signal, Signals, Target, Ticket};
 
 use anchor::Anchors;
@@ -299,8 +301,10 @@ pub(crate) struct Opened<'a> {
 /// Something done to the gateway itself, as it is recorded.
 pub(crate) struct AdminEntry<'a> {
     pub(crate) principal: &'a Principal,
-    pub(crate) action: AdminAction,
-    pub(crate) decision: &'a Decision,
+    /// The Cedar action; `login` and `logout` for the page.
+    pub(crate) action: &'a str,
+    /// What policy said, where it was asked.
+    pub(crate) decision: Option<&'a Decision>,
     /// What stood in the way beside policy.
     pub(crate) reason: Option<&'a str>,
     /// Method and path.
@@ -511,12 +515,11 @@ impl Recorder {
         entry: &AdminEntry<'_>,
         deadline: Duration,
     ) -> Result<(), Unavailable> {
-        let body = event::AdminActionBody {
-            action: entry.action.name().into(),
-            decision: entry.decision.verdict.name().into(),
-        };
+        let verdict = entry.decision.map_or(Verdict::Permit, |decision| decision.verdict);
+        let policies = entry.decision.into_iter().flat_map(|decision| &decision.determining);
+        let body = event::AdminActionBody { action: entry.action.into(), decision: verdict.name().into() };
         let payload = event::AdminActionPayload {
-            policies: entry.decision.determining.iter().map(|policy| policy.to_string().into()).collect(),
+            policies: policies.map(|policy| policy.to_string().into()).collect(),
             principal: principal(entry.principal),
             reason: entry.reason.map(Into::into),
             request: entry.request.into(),

@@ -11,11 +11,12 @@ use gatebook_ledger::{event, reader};
 use gatebook_wire::protocol::EndReason;
 
 use super::anchor::Anchors;
+use super::left::{Left, left};
 use super::revocations::Revocations;
-use super::{Item, Shared, Slot, StartError, handed, now_ns};
+use super::{Item, Shared, Slot, StartError, now_ns};
 use crate::config::LedgerConfig;
-use crate::delegation::Kept;
 use crate::session::{Signal, StayOut, Ticket};
+use crate::{approval, delegation};
 
 /// Room on the ledger's disk that is kept for the last words: the close of every session that a full disk cut off.
 const RESERVE_BYTES: usize = 4 << 20;
@@ -43,14 +44,19 @@ pub(crate) struct Found {
     pub(crate) cut: bool,
     /// Who stays out.
     revocations: Revocations,
-    /// Delegations that may still live.
-    pub(crate) delegations: Vec<Kept>,
+    left: Left,
 }
 
 impl Found {
     /// Those who were revoked and stay out.
     pub(crate) fn revoked(&self) -> &StayOut {
         self.revocations.stay_out()
+    }
+
+    /// Delegations that may still live, and requests made ahead of time of which something can still become.
+    pub(crate) fn take_left(&mut self) -> (Vec<delegation::Kept>, Vec<approval::Kept>) {
+        let Left { delegations, requests } = std::mem::take(&mut self.left);
+        (delegations, requests)
     }
 }
 
@@ -114,7 +120,7 @@ impl Opener {
             past = self.past(&recovery.open_sessions).map_err(|error| failed(error.into()))?;
             found.revocations =
                 Revocations::read(self.storage.as_ref(), &writer).map_err(|error| failed(error.into()))?;
-            found.delegations = handed::kept(self.storage.as_ref(), &writer, SystemTime::now())
+            found.left = left(self.storage.as_ref(), &writer, SystemTime::now())
                 .map_err(|error| failed(error.into()))?;
             writer
         } else {

@@ -12,6 +12,9 @@ pub struct ApprovalRequestedBody<'a> {
     /// BLAKE3 of all that is approved with it, in hex.
     #[serde(borrow)]
     pub digest: Cow<'a, str>,
+    /// For how many seconds it holds once it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_s: Option<u64>,
     /// Its id.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
@@ -28,6 +31,9 @@ pub struct ApprovalRequestedBody<'a> {
 /// See [`super::APPROVAL_REQUESTED`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRequestedPayload<'a> {
+    /// Who asks, and every actor on their behalf: each as `issuer:subject`.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Cow<'a, str>>,
     /// The commands, in the order of their execution.
     #[serde(borrow)]
     pub commands: Vec<AskedCommand<'a>>,
@@ -45,6 +51,9 @@ pub struct ApprovalRequestedPayload<'a> {
     /// Why the caller wants it, where it said so.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Cow<'a, str>>,
+    /// The resource and the database: `orders-db/orders`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Cow<'a, str>>,
     /// The role in use.
     #[serde(borrow)]
     pub role: Cow<'a, str>,
@@ -75,9 +84,21 @@ pub struct AskedCommand<'a> {
     /// What it does to what.
     #[serde(borrow)]
     pub actions: Vec<Cow<'a, str>>,
+    /// `reads` or `may_change`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Cow<'a, str>>,
+    /// Whether it has a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_where: Option<bool>,
+    /// The kind of statement: `select`, `create_table`, ….
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Cow<'a, str>>,
     /// Its parameters.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter<'a>>,
+    /// What is sent in the statement's place, where masks make it another.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Text<'a>>,
     /// The statement.
     #[serde(borrow)]
     pub statement: Text<'a>,
@@ -106,12 +127,18 @@ pub struct ApprovalAnsweredPayload<'a> {
     /// Who answered: `issuer:subject`.
     #[serde(borrow)]
     pub approver: Cow<'a, str>,
+    /// The groups that they were in.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Cow<'a, str>>,
     /// The name that people know them by.
     #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// Why, where they said so.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,
+    /// The token that they showed, by its id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Cow<'a, str>>,
 }
 
 /// See [`super::APPROVAL_USED`].
