@@ -571,6 +571,13 @@ pub(super) const KEYS: &[Key] = &[
         "The databases in which these columns are.",
     ),
     key_of(
+        "resource.detect",
+        Takes::Choices(&["email", "card", "iban", "phone", "national_id", "secret"]),
+        Means("answers are not looked through"),
+        "Looks through every answer for these, and overwrites what a validator takes for one; how many were found is recorded with the outcome. \
+         A row may then be no longer than 16 MiB. A second layer: see docs/policy.md.",
+    ),
+    key_of(
         "resource.session_max",
         Takes::Duration("1m", "30d"),
         Means("a session ends when its token expires"),

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatebook_wire::detect::Classes;
 use gatebook_wire::sql::Sensitive;
 
 pub use mask::MaskedColumn;
@@ -260,6 +261,8 @@ pub struct Resource {
     pub shadow: bool,
     /// The columns that are declared sensitive.
     pub masks: Vec<MaskedColumn>,
+    /// What answers are looked through for.
+    pub detect: Classes,
     /// How long after login a session ends, in place of the token's expiry.
     pub session_max: Option<Duration>,
     /// How long nothing may pass in either direction.

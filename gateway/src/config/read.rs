@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gatebook_wire::detect::Class;
 use rustls::pki_types::ServerName;
 use toml::de::DeTable;
 
@@ -612,6 +613,8 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
         table.warning(shadow.line, "shadow is on: commands that policy refuses are recorded and pass");
     }
     let masks = mask::masks(table, &databases);
+    let chosen = table.choices("detect");
+    let detect = Class::ALL.into_iter().filter(|class| chosen.contains(&class.name())).collect();
     let (session_max, idle_timeout) = (table.duration("session_max"), table.duration("idle_timeout"));
     kind?;
     Some(Resource {
@@ -633,6 +636,7 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
         durability: durability?,
         shadow: shadow.value,
         masks,
+        detect,
         session_max: session_max.map(|limit| limit.value),
         idle_timeout: idle_timeout?.value,
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use gatebook_ledger::event;
 use gatebook_wire::action::Effect;
+use gatebook_wire::detect::Found;
 use gatebook_wire::protocol::{Command, EndReason, Ending, Meaning, Phase, RequestId};
 
 use super::approval::{Asked, Broken, Used};
@@ -64,6 +65,7 @@ pub(crate) struct OutcomeEntry<'a> {
     pub(crate) shown: Option<blake3::Hash>,
     pub(crate) fed_bytes: u64,
     pub(crate) fed: Option<blake3::Hash>,
+    pub(crate) detected: Found,
 }
 
 /// A session's pages.
@@ -213,6 +215,7 @@ impl Book {
                 Ending::Failed(code) | Ending::Cut(Err(code)) => Some(code.as_str().into()),
                 _ => None,
             },
+            detected: entry.detected.any().then(|| entry.detected.to_string().into()),
             fed_blake3: fed.as_deref().map(Cow::Borrowed),
             fed_bytes: (entry.fed_bytes > 0).then_some(entry.fed_bytes),
             shown_blake3: shown.as_deref().map(Cow::Borrowed),

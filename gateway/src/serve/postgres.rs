@@ -363,8 +363,13 @@ async fn converse(
     for (name, value) in &connected.parameters {
         session.parameter_status(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
-    let machine = Conversation::new(session, gateway.catalog_source(catalog));
-    let (stream, decoder, incoming) = connected.into_parts();
+    let resource = served.upstream.resource();
+    let machine = Conversation::new(session, gateway.catalog_source(catalog))
+        .detecting(resource.detect, !resource.shadow);
+    let (stream, mut decoder, incoming) = connected.into_parts();
+    if resource.detect.any() {
+        decoder.keep_whole();
+    }
     let upstream = Framed::new(stream, decoder, incoming);
     let client_decoder = Decoder::client(gateway.config.limits.message_bytes_max);
     if timeout(deadline, send(&mut arriving.stream, &welcome)).await.is_err() {

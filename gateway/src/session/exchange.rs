@@ -11,8 +11,9 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use gatebook_wire::action::Effect;
+use gatebook_wire::detect::Found;
 use gatebook_wire::protocol::{
-    Circumstances, Command, EndReason, Ended, Ending, Excess, Intent, Phase, Refusal, RefusalKind, RequestId,
+    Circumstances, Command, Disclosure, EndReason, Ended, Ending, Excess, Intent, Phase, Refusal, RefusalKind, RequestId,
     Violation,
 };
 use tokio::task::JoinHandle;
@@ -125,6 +126,7 @@ struct Open {
     rows: u64,
     bytes: u64,
     fed_bytes: u64,
+    detected: Found,
     bounds: Bounds,
     /// The rows of the whole result, where several commands show it.
     shown_rows: Option<Arc<AtomicU64>>,
@@ -144,6 +146,7 @@ impl Open {
             rows: 0,
             bytes: 0,
             fed_bytes: 0,
+            detected: Found::default(),
             bounds,
             shown_rows: command.shown_rows.clone(),
             unfinished: false,
@@ -347,10 +350,12 @@ impl Exchange {
     }
 
     /// Counts data that are about to be shown to the client.
-    pub(super) fn disclosed(&mut self, request: Option<RequestId>, rows: u64, goes_on: bool, bytes: &[u8]) {
+    pub(super) fn disclosed<F>(&mut self, disclosure: &Disclosure<F>, bytes: &[u8], detected: &Found) {
+        let &Disclosure { request, rows, goes_on, .. } = disclosure;
         if let Some(at) = request.and_then(|request| self.find(request)) {
             let open = &mut self.open[at];
             open.rows += rows;
+            open.detected.add(detected);
             open.unfinished = goes_on;
             if let Some(shown) = &open.shown_rows {
                 shown.fetch_add(rows, Ordering::Relaxed);
@@ -426,6 +431,7 @@ impl Exchange {
             shown,
             fed_bytes: open.fed_bytes,
             fed,
+            detected: open.detected,
         });
         if shown.is_some() {
             self.shown.reset();

@@ -459,9 +459,9 @@ where
         self.settle();
     }
 
-    fn show(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
-        let bytes = Door::<C>::bytes(&disclosure.frame);
-        self.exchange.disclosed(disclosure.request, disclosure.rows, disclosure.goes_on, bytes);
+    fn show(&mut self, mut disclosure: Disclosure<P::UpstreamFrame>) {
+        let detected = self.machine.look_through(&mut disclosure.frame);
+        self.exchange.disclosed(&disclosure, Door::<C>::bytes(&disclosure.frame), &detected);
         self.unfinished = disclosure.goes_on;
         self.client.push(&Cleared::disclosed(disclosure.frame));
     }

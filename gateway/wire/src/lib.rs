@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod detect;
 pub mod limits;
 pub mod postgres;
 pub mod protocol;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::action::{Action, Effect, Facts, Object};
+use crate::detect::Found;
 
 /// Names one command within its exchange, counted from 0 in the order in which they were asked for.
 pub type RequestId = u64;
@@ -50,6 +51,9 @@ pub trait Protocol: Send {
 
     /// What decides, beside the commands themselves, what these do.
     fn circumstances(&self, commands: &[Command]) -> Circumstances;
+
+    /// Looks through what is about to be shown for what nobody declared, and overwrites what it finds unless it only counts; gives what it found.
+    fn look_through(&self, frame: &mut Self::UpstreamFrame) -> Found;
 
     /// Says something to the client between answers; none where the protocol has no words for it, or it is too late for any.
     fn tell(&self, words: &str) -> Option<Self::UpstreamFrame>;

@@ -79,6 +79,7 @@ mod tests {
         let body = OutcomeBody { bytes: 40, duration_us: 1, ending: "completed".into(), request: 0, rows: 1 };
         let payload = OutcomePayload {
             code: None,
+            detected: None,
             fed_blake3: None,
             fed_bytes: Some(7),
             shown_blake3: None,

@@ -139,6 +139,9 @@ pub struct OutcomePayload<'a> {
     /// The upstream's error code.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Cow<'a, str>>,
+    /// What content detection found in what was shown: `email 3, card 1`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub detected: Option<Cow<'a, str>>,
     /// BLAKE3 of the data that the client fed to the upstream, in hex.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub fed_blake3: Option<Cow<'a, str>>,

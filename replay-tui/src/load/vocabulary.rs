@@ -334,6 +334,7 @@ fn command(body: &CommandBody<'_>, payload: &CommandPayload<'_>) -> Words {
 fn outcome(payload: &OutcomePayload<'_>) -> Words {
     let answer = payload.code.as_deref().or(payload.tag.as_deref()).unwrap_or_default();
     let mut words = Words { answer: cut(answer), ..Words::default() };
+    words.fact("detected", payload.detected.as_deref().unwrap_or_default());
     words.fact("sent BLAKE3", payload.shown_blake3.as_deref().unwrap_or_default());
     words.fact("fed", &payload.fed_bytes.map_or_else(String::new, figures::size));
     words.fact("fed BLAKE3", payload.fed_blake3.as_deref().unwrap_or_default());

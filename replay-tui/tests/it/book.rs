@@ -151,6 +151,7 @@ impl Book {
         let failed = ending == "failed";
         let payload = OutcomePayload {
             code: failed.then(|| tag.into()),
+            detected: None,
             fed_blake3: None,
             fed_bytes: None,
             shown_blake3: None,

@@ -20,10 +20,12 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::{BufMut, Bytes};
 
+use super::cells;
 use super::frame::{Fields, Frame, Malformed, Message, Run};
 use super::names::{Batch, Lookup, Names};
 use super::report::{self, Severity, put_string};
 use crate::action::{Action, Effect, Facts, Verb};
+use crate::detect::{Classes, Found};
 use crate::limits;
 use crate::protocol::{
     Circumstances, ClientStep, Command, Cut, Disclosure, EndReason, Ended, Excess, Intent, Meaning,
@@ -71,6 +73,9 @@ pub struct Conversation {
     /// Whether the server last said that a transaction is open.
     in_transaction: bool,
     limits: limit::Limits,
+    /// What answers are looked through for, and whether it is overwritten there or only counted.
+    detect: Classes,
+    overwrite: bool,
 }
 
 /// A statement that was parsed upstream.
@@ -214,7 +219,17 @@ impl Conversation {
             speechless: false,
             in_transaction: false,
             limits: limit::Limits::default(),
+            detect: Classes::default(),
+            overwrite: true,
         }
+    }
+
+    /// Looks through answers for these classes; without `overwrite` they are only counted. Rows must come whole
+    /// ([`Decoder::keep_whole`](super::frame::Decoder::keep_whole)).
+    #[must_use]
+    pub fn detecting(mut self, classes: Classes, overwrite: bool) -> Conversation {
+        (self.detect, self.overwrite) = (classes, overwrite);
+        self
     }
 
     /// What was asked for was permitted and sent.
@@ -656,6 +671,17 @@ impl Protocol for Conversation {
             in_transaction: self.in_transaction || self.outstanding.iter().any(holds),
             ..self.session.circumstances(commands, &self.catalog.snapshot())
         }
+    }
+
+    fn look_through(&self, frame: &mut Frame) -> Found {
+        if !self.detect.any() {
+            return Found::default();
+        }
+        let (found, looked) = cells::look_through(frame, self.detect);
+        if let Some(looked) = looked.filter(|_| self.overwrite) {
+            *frame = looked;
+        }
+        found
     }
 
     fn tell(&self, words: &str) -> Option<Frame> {

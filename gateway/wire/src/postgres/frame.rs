@@ -254,6 +254,8 @@ pub struct Decoder {
     /// The tags whose messages stream through: what is `D` (a row) from a server is a short Describe from a client.
     streaming: &'static [u8],
     message_bytes_max: usize,
+    /// Whether runs hold whole messages only.
+    whole: bool,
     /// The tag of the data message that is under way, and how many of its bytes are still to come.
     under_way: Option<(u8, usize)>,
 }
@@ -262,13 +264,18 @@ impl Decoder {
     /// Cuts what a client sends; whole messages are at most `message_bytes_max` long.
     #[must_use]
     pub fn client(message_bytes_max: usize) -> Decoder {
-        Decoder { streaming: b"d", message_bytes_max, under_way: None }
+        Decoder { streaming: b"d", message_bytes_max, whole: false, under_way: None }
     }
 
     /// Cuts what a server sends; whole messages are at most `message_bytes_max` long.
     #[must_use]
     pub fn upstream(message_bytes_max: usize) -> Decoder {
-        Decoder { streaming: b"Dd", message_bytes_max, under_way: None }
+        Decoder { streaming: b"Dd", message_bytes_max, whole: false, under_way: None }
+    }
+
+    /// From now on rows and COPY data come whole too, so that they can be looked through; one over the limit of other messages is an error.
+    pub fn keep_whole(&mut self) {
+        self.whole = true;
     }
 
     /// Takes the next frame off `buffer`, or nothing when more must arrive.
@@ -306,7 +313,14 @@ impl Decoder {
             if buffer.get(taken) != Some(&tag) {
                 break;
             }
-            let Some(total) = total_bytes(&buffer[taken..], limits::DATA_MESSAGE_BYTES_MAX)? else { break };
+            let limit = if self.whole { self.message_bytes_max } else { limits::DATA_MESSAGE_BYTES_MAX };
+            let Some(total) = total_bytes(&buffer[taken..], limit)? else { break };
+            if self.whole && buffer.len() - taken < total {
+                if taken == 0 {
+                    buffer.reserve((total - buffer.len()).min(RESERVE_BYTES_MAX));
+                }
+                break;
+            }
             left = total;
         }
         self.under_way = (left > 0).then_some((tag, left));
@@ -412,6 +426,25 @@ mod tests {
                 assert_eq!(&first.bytes[..], expected, "torn at {torn}, the first {messages}");
             }
         }
+    }
+
+    #[test]
+    fn whole_messages_are_never_cut() {
+        let mut decoder = Decoder::upstream(64);
+        decoder.keep_whole();
+        let row = |length: usize| Message::build(b'D', |out| out.put_bytes(b'x', length));
+        let stream = [row(3).bytes().clone(), row(40).bytes().clone()].concat();
+        let mut buffer = BytesMut::from(&stream[..stream.len() - 1]);
+        let Ok(Some(Frame::Run(run))) = decoder.decode(&mut buffer) else { panic!("the first row has come") };
+        assert_eq!((run.bytes.len(), run.completed, run.goes_on), (8, 1, false));
+        assert_eq!(decoder.decode(&mut buffer), Ok(None));
+        buffer.put_u8(b'x');
+        let Ok(Some(Frame::Run(run))) = decoder.decode(&mut buffer) else {
+            panic!("the second row has come")
+        };
+        assert_eq!((run.bytes.len(), run.completed, run.goes_on), (45, 1, false));
+        buffer.extend_from_slice(&row(70).bytes()[..5]);
+        assert!(matches!(decoder.decode(&mut buffer), Err(Malformed::TooLong { .. })));
     }
 
     #[test]
