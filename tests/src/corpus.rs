@@ -306,11 +306,9 @@ impl Canaries {
         Canaries { values }
     }
 
-    /// The first value that can be made out in what was received: as it is or folded, reversed, in hex, in base64, by its digits, or
-    /// spread over cells.
+    /// The first value that can be made out in what was received, see [`Canaries::found_in`]; also spread over cells.
     #[must_use]
     pub fn found(&self, received: &[Vec<Message>]) -> Option<&str> {
-        use base64::Engine;
         let messages = || received.iter().flatten();
         let raw: Vec<u8> = messages().flat_map(|message| message.body.iter().copied().chain([0])).collect();
         let raw = String::from_utf8_lossy(&raw).into_owned();
@@ -318,11 +316,19 @@ impl Canaries {
             .filter(|message| message.tag == b'D')
             .flat_map(|message| crate::wire::cells(&message.body))
             .collect();
+        self.found_in(&raw, &spread)
+    }
+
+    /// The first value that can be made out in `raw`, or in `spread`, which is the same without what stands between its parts: as it is or folded,
+    /// reversed, in hex, in base64, or by its digits.
+    #[must_use]
+    pub fn found_in(&self, raw: &str, spread: &str) -> Option<&str> {
+        use base64::Engine;
         let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
         let (folded, spread_folded) = (raw.to_lowercase(), spread.to_lowercase());
         let all_digits: Vec<String> =
             raw.split(|c: char| c.is_whitespace() || c == '\0').map(digits).collect();
-        let spread_digits = digits(&spread);
+        let spread_digits = digits(spread);
         let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         self.values.iter().map(String::as_str).find(|value| {
             let base64 = base64::engine::general_purpose::STANDARD.encode(value);

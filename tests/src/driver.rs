@@ -88,9 +88,18 @@ impl Driver {
     /// When the program fails otherwise than a statement can.
     #[must_use]
     pub fn run(self, environment: &Environment) -> Vec<String> {
+        self.run_script(environment, &script().0)
+    }
+
+    /// The same with another script.
+    ///
+    /// # Panics
+    /// As [`Driver::run`].
+    #[must_use]
+    pub fn run_script(self, environment: &Environment, script: &Value) -> Vec<String> {
         let folder = machine::temporary();
         let script_file = folder.path().join("script.json");
-        std::fs::write(&script_file, script().0.to_string()).expect("the folder can be written");
+        std::fs::write(&script_file, script.to_string()).expect("the folder can be written");
         let mut command = self.command();
         environment.apply(&mut command);
         command.arg(self.mode).env("GATEBOOK_SCRIPT", script_file).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,5 +1,8 @@
 //! What a masked session is shown, told and recorded to have done, on a real server.
 
+use gatebook_tests::corpus::Canaries;
+use gatebook_tests::driver;
+use gatebook_tests::postgres::{APP, APP_PASSWORD};
 use gatebook_tests::wire::{brief, query};
 use gatebook_tests::{Postgres, World};
 
@@ -103,5 +106,54 @@ fn the_place_of_a_mistake_is_one_in_the_clients_own_text() {
     for (answer, place) in [(answer, "P17\0"), (after, "P33\0")] {
         let said = String::from_utf8_lossy(&answer[0].body).into_owned();
         assert!(said.contains("C42703\0") && said.contains(place), "{said}");
+    }
+}
+
+/// Reads in every way that a driver has, by itself and by what the server makes of the values.
+fn reads() -> serde_json::Value {
+    let sql = |sql: &str| serde_json::json!({ "do": "run", "sql": sql });
+    let read = "SELECT email, name FROM customers WHERE id = $1::int";
+    serde_json::json!([
+        sql("SELECT * FROM customers ORDER BY id LIMIT 3"),
+        { "do": "prepared", "sql": read, "runs": [[1], [2], [1], [7], [8], [7]] },
+        { "do": "pipeline", "steps": [{ "sql": read, "params": [3] }, { "sql": "SELECT c FROM customers c", "params": [] }] },
+        sql("SELECT upper(email), reverse(email), encode(email::bytea, 'hex'), encode(email::bytea, 'base64') FROM customers"),
+        sql("SELECT row_to_json(c), array_agg(email) OVER () FROM customers c"),
+        sql("SELECT string_agg(email, ',') AS all FROM customers"),
+        sql("SELECT email::int FROM customers"),
+        sql("SELECT 1 / (length(email) - length(email)) FROM customers WHERE email LIKE 'c1%'"),
+        sql("BEGIN"),
+        sql("DECLARE c CURSOR FOR SELECT email FROM customers ORDER BY id"),
+        sql("FETCH 5 FROM c"),
+        sql("FETCH ALL FROM c"),
+        sql("COMMIT"),
+        { "do": "several", "sql": "SELECT email FROM customers WHERE id = 4; SELECT name FROM customers WHERE id = 5" },
+        { "do": "copy_out", "table": "customers", "columns": ["id", "email", "name"],
+          "sql": "COPY customers (id, email, name) TO STDOUT" },
+        { "do": "fetch", "sql": "SELECT email FROM customers ORDER BY id", "size": 6 },
+    ])
+}
+
+/// Everything that any driver tells of what it received is searched, in whatever form it may have come.
+#[test]
+fn no_driver_receives_what_is_masked() {
+    let world = world();
+    let values =
+        world.postgres.admin("SELECT string_agg(email || ',' || name, ',') FROM customers WHERE id < 10");
+    let canaries = Canaries::new(values.split(',').map(str::to_owned).collect());
+    let directly = world.postgres.environment(APP, APP_PASSWORD);
+    let through = world.gateway.environment(&world.token());
+    for driver in driver::ALL {
+        let mut reads = reads();
+        if driver.name == "psql" {
+            // Its program wants something to cancel, and takes this error for a sign that it runs.
+            let cancel = serde_json::json!({ "do": "cancel", "sql": "SELECT running" });
+            reads.as_array_mut().expect("a list of steps").push(cancel);
+        }
+        let direct = driver.run_script(&directly, &reads).join("\n");
+        assert!(canaries.found_in(&direct, "").is_some(), "{driver:?} reads nothing directly: {direct}");
+        let told = driver.run_script(&through, &reads).join("\n");
+        assert_eq!(canaries.found_in(&told, ""), None, "{driver:?}: {told}");
+        assert!(told.contains("*test"), "{driver:?} is shown masks: {told}");
     }
 }
