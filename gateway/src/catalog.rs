@@ -1,14 +1,17 @@
 //! Reads an upstream's catalog over a connection of the gateway's own, keeps it fresh, and hands out snapshots.
 //!
 //! One task for each database of a resource. It asks a cheap question often and reads the whole catalog only when the answer
-//! changed. While the upstream cannot be asked the last snapshot stays: analysis by it is by design no wider than policy.
+//! changed. Where no transaction has ended since, the question is cheaper still: nothing can have changed. Looks are numbered, so that a thousand
+//! sessions that each want one which begins from now on share the next. While the upstream cannot be asked the last snapshot stays: analysis by it is by design no wider than policy.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use gatebook_wire::postgres::conversation::CatalogSource;
+use gatebook_wire::postgres::conversation::{CatalogSource, Look};
 use gatebook_wire::sql::{CATALOG_QUERIES, CATALOG_SETUP, Catalog, FINGERPRINT_QUERY, Sensitive};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -16,6 +19,15 @@ use crate::upstream::{Connected, Upstream, UpstreamError};
 
 /// How often the upstream is asked whether its catalog changed.
 const POLL: Duration = Duration::from_secs(1);
+
+/// The same while sessions confirm what they were answered: a change is then mostly known before the next command is decided.
+const POLL_CONFIRMED: Duration = Duration::from_millis(50);
+
+/// How often it is asked so after the last of them.
+const POLLS_CONFIRMED: u32 = 20;
+
+/// Which transactions have ended, as far as a statement can see: where it is the same, nothing has changed.
+const SNAPSHOT_QUERY: &str = "SELECT pg_catalog.pg_current_snapshot()";
 
 /// How long one look may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(60);
@@ -28,7 +40,29 @@ pub(crate) struct Watched {
     newest: ArcSwap<Catalog>,
     sensitive: Arc<[Sensitive]>,
     wanted: Notify,
+    looks: Mutex<Looks>,
     known: watch::Sender<bool>,
+}
+
+/// Looks at the upstream, by their number.
+#[derive(Default)]
+struct Looks {
+    /// The last that has begun, that has ended well, and that has failed.
+    begun: u64,
+    done: u64,
+    failed: u64,
+    /// The last that somebody waits for, that is wanted, and that was wanted because a command changed definitions.
+    asked: u64,
+    wanted: u64,
+    defined: u64,
+    waiting: Vec<Waker>,
+}
+
+/// What a look goes by: the snapshot and the fingerprint that the one before found.
+#[derive(Default)]
+struct Last {
+    snapshot: String,
+    fingerprint: String,
 }
 
 impl CatalogSource for Watched {
@@ -37,7 +71,64 @@ impl CatalogSource for Watched {
     }
 
     fn look_soon(&self) {
+        {
+            let mut looks = self.looks.lock();
+            looks.defined = looks.begun + 1;
+            // After a change two looks are wanted: a session trusts what two of them agree on.
+            looks.wanted = looks.begun + 2;
+        }
         self.wanted.notify_one();
+    }
+
+    fn defined(&self) -> u64 {
+        self.looks.lock().defined
+    }
+
+    fn ask(&self) -> u64 {
+        let number = {
+            let mut looks = self.looks.lock();
+            looks.asked = looks.begun + 1;
+            looks.wanted = looks.wanted.max(looks.asked);
+            looks.asked
+        };
+        self.wanted.notify_one();
+        number
+    }
+
+    fn looked(&self, number: u64, waker: Option<&Waker>) -> Look {
+        let mut looks = self.looks.lock();
+        if number <= looks.done {
+            return Look::Done;
+        }
+        if number <= looks.failed {
+            return Look::Failed;
+        }
+        if let Some(waker) = waker
+            && !looks.waiting.iter().any(|waiting| waiting.will_wake(waker))
+        {
+            looks.waiting.push(waker.clone());
+        }
+        Look::Pending
+    }
+}
+
+impl Looks {
+    fn begin(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    /// The last that has begun has ended; a look that somebody waits for and that could not even begin has failed as well. Tells
+    /// whether somebody waited for it.
+    fn end(&mut self, well: bool) -> bool {
+        if well {
+            self.done = self.begun;
+        } else {
+            self.begun = self.begun.max(self.wanted);
+            self.failed = self.begun;
+        }
+        self.waiting.drain(..).for_each(Waker::wake);
+        self.asked == self.begun
     }
 }
 
@@ -48,6 +139,7 @@ impl Watched {
             sensitive,
             newest: ArcSwap::from_pointee(Catalog::empty()),
             wanted: Notify::new(),
+            looks: Mutex::default(),
             known: watch::Sender::new(false),
         })
     }
@@ -80,6 +172,7 @@ impl Watched {
                     tracing::warn!(resource, database, %error, "cannot read the catalog; statements are decided by the last one known");
                 }
             }
+            self.looks.lock().end(false);
             sleep(pause).await;
             pause = if *self.known.borrow() { POLL } else { (pause * 2).min(PAUSE_MAX) };
         }
@@ -98,22 +191,31 @@ impl Watched {
         let settings = [("application_name", "gatebook catalog"), ("default_transaction_read_only", "on")];
         let mut connected = upstream.connect(role, database, &settings).await?;
         connected.query(CATALOG_SETUP, 0).await?;
-        let mut last = None;
+        let (mut last, mut soon) = (Last::default(), 0);
         loop {
+            let number = self.looks.lock().begin();
             let look = self.look(&mut connected, &mut last);
             timeout(LOOK_DEADLINE, look).await.map_err(|_| UpstreamError::Deadline(LOOK_DEADLINE))??;
-            // After a change two looks are wanted: a session trusts what two of them agree on.
-            if timeout(POLL, self.wanted.notified()).await.is_ok() {
-                let look = self.look(&mut connected, &mut last);
-                timeout(LOOK_DEADLINE, look).await.map_err(|_| UpstreamError::Deadline(LOOK_DEADLINE))??;
-            }
+            soon = if self.looks.lock().end(true) { POLLS_CONFIRMED } else { soon.saturating_sub(1) };
+            let wanted = async {
+                while self.looks.lock().wanted <= number {
+                    self.wanted.notified().await;
+                }
+            };
+            let _ = timeout(if soon > 0 { POLL_CONFIRMED } else { POLL }, wanted).await;
         }
     }
 
-    async fn look(&self, connected: &mut Connected, last: &mut Option<String>) -> Result<(), UpstreamError> {
-        let rows = connected.query(FINGERPRINT_QUERY, 1).await?;
-        let fingerprint = rows.into_iter().flatten().flatten().next().unwrap_or_default();
-        if last.as_ref() == Some(&fingerprint) {
+    async fn look(&self, connected: &mut Connected, last: &mut Last) -> Result<(), UpstreamError> {
+        let snapshot = value(connected, SNAPSHOT_QUERY).await?;
+        let fingerprint = if snapshot == last.snapshot {
+            last.fingerprint.clone()
+        } else {
+            value(connected, FINGERPRINT_QUERY).await?
+        };
+        // What ended between the two questions shows in the next snapshot.
+        last.snapshot = snapshot;
+        if last.fingerprint == fingerprint {
             self.newest.store(Arc::new(self.newest.load().confirmed()));
             return Ok(());
         }
@@ -137,8 +239,15 @@ impl Watched {
         }
         let catalog = catalog.succeeding(&self.newest.load());
         self.newest.store(Arc::new(catalog));
-        *last = Some(fingerprint);
+        last.fingerprint = fingerprint;
         self.known.send_replace(true);
         Ok(())
     }
+}
+
+/// The one value that a query answers with.
+async fn value(connected: &mut Connected, query: &str) -> Result<String, UpstreamError> {
+    let rows = connected.query(query, 1).await?;
+    let value = rows.into_iter().flatten().flatten().next();
+    value.ok_or_else(|| UpstreamError::Violation("a question about the catalog has no answer".into()))
 }

@@ -571,6 +571,13 @@ pub(super) const KEYS: &[Key] = &[
         "The databases in which these columns are.",
     ),
     key_of(
+        "resource.confirm_catalog",
+        Takes::Flag,
+        Is("false"),
+        "Shows no answer before a look at the upstream's catalog that began behind it has found that the command meant what was permitted; and decides \
+         what may change something by a look that began behind it. Where definitions changed meanwhile the session ends. See docs/threat-model.md.",
+    ),
+    key_of(
         "resource.detect",
         Takes::Choices(&["email", "card", "iban", "phone", "national_id", "secret"]),
         Means("answers are not looked through"),

@@ -261,6 +261,8 @@ pub struct Resource {
     pub shadow: bool,
     /// The columns that are declared sensitive.
     pub masks: Vec<MaskedColumn>,
+    /// Whether what was understood of a command is confirmed before its answer is shown.
+    pub confirm_catalog: bool,
     /// What answers are looked through for.
     pub detect: Classes,
     /// How long after login a session ends, in place of the token's expiry.

@@ -613,6 +613,7 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
         table.warning(shadow.line, "shadow is on: commands that policy refuses are recorded and pass");
     }
     let masks = mask::masks(table, &databases);
+    let confirm_catalog = table.flag("confirm_catalog").value;
     let chosen = table.choices("detect");
     let detect = Class::ALL.into_iter().filter(|class| chosen.contains(&class.name())).collect();
     let (session_max, idle_timeout) = (table.duration("session_max"), table.duration("idle_timeout"));
@@ -636,6 +637,7 @@ fn resource(table: &Table<'_>, default: Option<&At<CertificateFiles>>) -> Option
         durability: durability?,
         shadow: shadow.value,
         masks,
+        confirm_catalog,
         detect,
         session_max: session_max.map(|limit| limit.value),
         idle_timeout: idle_timeout?.value,

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gatebook_wire::detect::Class;
 use time::OffsetDateTime;
 use toml::de::DeTable;
 
@@ -146,6 +147,8 @@ catalog_role = "catalog"
 login = "oauthbearer"
 durability = { reads = "250ms" }
 shadow = true
+detect = ["card", "secret"]
+confirm_catalog = true
 mask = [{ columns = ["public.customers.email", 'sales."Card".no'], with = "email", databases = ["orders"] }]
 session_max = "8h"
 idle_timeout = "2m"
@@ -290,7 +293,8 @@ fn every_key_reaches_the_configuration() {
     assert!(orders.role("App").is_none());
     assert_eq!((orders.catalog_role.as_str(), orders.login), ("catalog", Login::OAuthBearer));
     assert_eq!(orders.durability, Durability::ReadsWithin(Duration::from_millis(250)));
-    assert!(orders.shadow && !orders.danger_cleartext_loopback);
+    assert!(orders.shadow && orders.confirm_catalog && !orders.danger_cleartext_loopback);
+    assert_eq!(orders.detect, [Class::Card, Class::Secret].into_iter().collect());
     let masks: Vec<String> = orders.masks.iter().map(|mask| format!("{:?}", mask.column)).collect();
     assert_eq!(orders.masks.len(), 2, "{masks:?}");
     let card = &orders.masks[1];

@@ -364,8 +364,11 @@ async fn converse(
         session.parameter_status(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
     }
     let resource = served.upstream.resource();
-    let machine = Conversation::new(session, gateway.catalog_source(catalog))
+    let mut machine = Conversation::new(session, gateway.catalog_source(catalog))
         .detecting(resource.detect, !resource.shadow);
+    if resource.confirm_catalog && !resource.shadow {
+        machine = machine.confirming();
+    }
     let (stream, mut decoder, incoming) = connected.into_parts();
     if resource.detect.any() {
         decoder.keep_whole();

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use gatebook_wire::action::Effect;
 use gatebook_wire::detect::Found;
 use gatebook_wire::protocol::{
-    Circumstances, Command, Disclosure, EndReason, Ended, Ending, Excess, Intent, Phase, Refusal, RefusalKind, RequestId,
-    Violation,
+    Circumstances, Command, Disclosure, EndReason, Ended, Ending, Excess, Intent, Phase, Refusal,
+    RefusalKind, RequestId, Violation,
 };
 use tokio::task::JoinHandle;
 
@@ -370,6 +370,11 @@ impl Exchange {
     /// A limit is reached where nothing can be said: the session ends.
     pub(super) fn unsayable(&self) {
         self.book.signal().end(EndReason::Limit);
+    }
+
+    /// A command may have been another than the one that was permitted: the session ends.
+    pub(super) fn unconfirmed(&self) {
+        self.book.signal().end(EndReason::DefinitionsChanged);
     }
 
     /// A command was cut: the upstream has to be done with it soon.

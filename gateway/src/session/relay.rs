@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gatebook_wire::protocol::{
-    ClientStep, Cut, Disclosure, EndReason, Excess, Intent, Protocol, UpstreamStep,
+    ClientStep, Confirmed, Cut, Disclosure, EndReason, Excess, Intent, Protocol, UpstreamStep,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -82,8 +82,8 @@ struct Relay<'a, P: Protocol, C, U> {
     /// Frames for the upstream, each with the record that must be durable first.
     waiting: VecDeque<(Ticket, Cleared<P::ClientFrame>, usize)>,
     waiting_bytes: usize,
-    /// An answer whose command's record is not durable yet.
-    held: Option<(Ticket, Disclosure<P::UpstreamFrame>)>,
+    /// An answer whose command's record is not durable yet, or that is not confirmed yet.
+    held: Option<Held<P::UpstreamFrame>>,
     /// A client's frame that can be understood only after the upstream's next, or that waits for people. It is handed in again.
     stalled: Option<P::ClientFrame>,
     retry: bool,
@@ -101,6 +101,14 @@ struct Relay<'a, P: Protocol, C, U> {
     cancelling: Option<JoinHandle<()>>,
 }
 
+struct Held<F> {
+    /// The record that must be durable.
+    gate: Ticket,
+    /// Whether what was understood of its command is confirmed; where not, the task is woken when that is known.
+    confirmed: bool,
+    disclosure: Disclosure<F>,
+}
+
 impl<P, C, U> Relay<'_, P, C, U>
 where
     P: Protocol,
@@ -116,16 +124,16 @@ where
             if let Some(reason) = self.exchange.ending() {
                 return Poll::Ready(reason);
             }
-            let mut moved = self.release();
+            let mut moved = self.release(cx);
             moved |= self.poll_stop(cx);
-            match self.pump_upstream() {
+            match self.pump_upstream(cx) {
                 Ok(pumped) => moved |= pumped,
                 Err(violation) => {
                     return Poll::Ready(self.exchange.violated(EndReason::UpstreamViolation, &violation));
                 }
             }
             moved |= self.tell_waiting(cx);
-            match self.pump_client() {
+            match self.pump_client(cx) {
                 Ok(pumped) => moved |= pumped,
                 Err(violation) => {
                     return Poll::Ready(self.exchange.violated(EndReason::ClientViolation, &violation));
@@ -181,8 +189,8 @@ where
             if !moved {
                 // The record that lets something go is waited for; it may have become durable since it was looked at. A gate that is reached
                 // already is not what is waited for: behind it the outbox is full.
-                let (shown, sent) =
-                    (self.held.as_ref().map(|held| held.0), self.waiting.front().map(|front| front.0));
+                let shown = self.held.as_ref().filter(|held| held.confirmed).map(|held| held.gate);
+                let sent = self.waiting.front().map(|front| front.0);
                 let (shown_up_to, durable) = (self.exchange.shown_up_to(), self.exchange.durable());
                 let unshown = shown.filter(|gate| *gate > shown_up_to);
                 let unsent = sent.filter(|gate| *gate > durable);
@@ -290,7 +298,7 @@ where
     }
 
     /// Lets go what was waiting for the disk.
-    fn release(&mut self) -> bool {
+    fn release(&mut self, cx: &Context<'_>) -> bool {
         let durable = self.exchange.durable();
         let mut moved = false;
         while let Some((gate, _, _)) = self.waiting.front() {
@@ -303,11 +311,9 @@ where
                 moved = true;
             }
         }
-        if self.held.as_ref().is_some_and(|(gate, _)| *gate <= self.exchange.shown_up_to())
-            && let Some((_, disclosure)) = self.held.take()
-        {
-            self.disclose(disclosure);
-            moved = true;
+        if let Some(held) = self.held.take() {
+            self.disclose_when_recorded(held.gate, held.disclosure, cx);
+            moved |= self.held.is_none();
         }
         moved
     }
@@ -322,9 +328,9 @@ where
         }
     }
 
-    fn pump_client(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
+    fn pump_client(&mut self, cx: &Context<'_>) -> Result<bool, gatebook_wire::protocol::Violation> {
         let mut moved = false;
-        self.retry |= self.exchange.is_answered();
+        self.retry |= self.exchange.is_answered() || self.machine.awaited(cx.waker());
         while self.client_may_speak() {
             let waited = self.exchange.is_waiting();
             let frame = match self.stalled.take() {
@@ -343,7 +349,7 @@ where
             let again = frame.clone();
             let step = self.machine.on_client(frame)?;
             match &step {
-                ClientStep::Ask(_) => {}
+                ClientStep::Ask(_) | ClientStep::Wait(_) => {}
                 ClientStep::Hold if waited => self.exchange.give_up(Lapse::PassedOver),
                 _ if waited => self.exchange.give_up(Lapse::Changed),
                 _ => {}
@@ -411,19 +417,22 @@ where
         true
     }
 
-    fn pump_upstream(&mut self) -> Result<bool, gatebook_wire::protocol::Violation> {
+    fn pump_upstream(&mut self, cx: &Context<'_>) -> Result<bool, gatebook_wire::protocol::Violation> {
         let mut moved = false;
-        while self.held.is_none() && self.client.queued_bytes() < OUTBOX_BYTES_MAX && self.exchange.has_room()
+        while self.held.is_none()
+            && self.client.queued_bytes() < OUTBOX_BYTES_MAX
+            && self.exchange.has_room()
+            && self.exchange.ending().is_none()
         {
             let Some(frame) = self.upstream.take()? else { break };
             self.from_upstream += Door::<C>::weight(&frame);
             moved = true;
             self.retry = true;
             match self.machine.on_upstream(frame)? {
-                UpstreamStep::Disclose(disclosure) => self.disclose_when_recorded(disclosure),
+                UpstreamStep::Disclose(disclosure) => self.take_disclosure(disclosure, cx),
                 UpstreamStep::Account(intent, disclosure) => {
                     self.exchange.account(&intent);
-                    self.disclose_when_recorded(disclosure);
+                    self.take_disclosure(disclosure, cx);
                 }
                 UpstreamStep::Relay(frame) => {
                     self.client.push(&Cleared::inert(frame));
@@ -437,13 +446,25 @@ where
         Ok(moved)
     }
 
-    /// Shows data to the client once the record of their command is durable.
-    fn disclose_when_recorded(&mut self, disclosure: Disclosure<P::UpstreamFrame>) {
+    fn take_disclosure(&mut self, disclosure: Disclosure<P::UpstreamFrame>, cx: &Context<'_>) {
         let gate = disclosure.request.map_or(0, |request| self.exchange.gate(request));
-        if gate <= self.exchange.shown_up_to() {
-            self.disclose(disclosure);
-        } else {
-            self.held = Some((gate, disclosure));
+        self.disclose_when_recorded(gate, disclosure, cx);
+    }
+
+    /// Shows data to the client once the record of their command is durable, and what was understood of it is confirmed.
+    fn disclose_when_recorded(
+        &mut self,
+        gate: Ticket,
+        disclosure: Disclosure<P::UpstreamFrame>,
+        cx: &Context<'_>,
+    ) {
+        let confirmed = self.machine.confirm(&disclosure, cx.waker());
+        match confirmed {
+            Confirmed::Yes if gate <= self.exchange.shown_up_to() => self.disclose(disclosure),
+            Confirmed::Yes | Confirmed::Wait => {
+                self.held = Some(Held { gate, confirmed: confirmed == Confirmed::Yes, disclosure });
+            }
+            Confirmed::No => self.exchange.unconfirmed(),
         }
     }
 

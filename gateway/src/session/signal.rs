@@ -48,7 +48,7 @@ pub(crate) enum Withdrawn {
     Behind,
 }
 
-const REASONS: [EndReason; 11] = [
+const REASONS: [EndReason; 12] = [
     EndReason::ClientLeft,
     EndReason::UpstreamLeft,
     EndReason::ClientViolation,
@@ -59,6 +59,7 @@ const REASONS: [EndReason; 11] = [
     EndReason::Idle,
     EndReason::LedgerUnavailable,
     EndReason::Limit,
+    EndReason::DefinitionsChanged,
     EndReason::Shutdown,
 ];
 

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::task::Waker;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -51,6 +52,13 @@ pub trait Protocol: Send {
 
     /// What decides, beside the commands themselves, what these do.
     fn circumstances(&self, commands: &[Command]) -> Circumstances;
+
+    /// Whether what was understood of the command that this answers still holds; asked before it is shown, and again once `waker` was woken.
+    fn confirm(&mut self, disclosure: &Disclosure<Self::UpstreamFrame>, waker: &Waker) -> Confirmed;
+
+    /// Whether something has come for which the machine had a client's frame [wait](ClientStep::Wait), other than the upstream's next frame; `waker`
+    /// is woken when it does.
+    fn awaited(&mut self, waker: &Waker) -> bool;
 
     /// Looks through what is about to be shown for what nobody declared, and overwrites what it finds unless it only counts; gives what it found.
     fn look_through(&self, frame: &mut Self::UpstreamFrame) -> Found;
@@ -117,6 +125,17 @@ pub enum UpstreamStep<F> {
     Relay(F),
     /// Nothing goes on.
     Hold,
+}
+
+/// Whether what was understood of a command holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It does.
+    Yes,
+    /// That is being found out.
+    Wait,
+    /// It may not: nothing of its answer may be shown, and what it did may not be what was permitted.
+    No,
 }
 
 /// Data on its way to the client.
@@ -353,6 +372,8 @@ pub enum EndReason {
     Idle,
     /// A limit of policy was reached where the command alone could not be made to fail.
     Limit,
+    /// Definitions changed while a command ran, so that it may have been another than the one that was permitted.
+    DefinitionsChanged,
     /// The ledger cannot be written: nothing may go on without its record.
     LedgerUnavailable,
     /// The gateway stops.
@@ -373,6 +394,7 @@ impl EndReason {
             EndReason::PolicyChanged => "policy_changed",
             EndReason::Idle => "idle",
             EndReason::Limit => "limit",
+            EndReason::DefinitionsChanged => "definitions_changed",
             EndReason::LedgerUnavailable => "ledger_unavailable",
             EndReason::Shutdown => "shutdown",
         }

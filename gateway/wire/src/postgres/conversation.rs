@@ -12,13 +12,17 @@
 //! - While COPY reads from the client, the server ignores Sync; one that was sent too early is never answered.
 
 mod answer;
+mod confirm;
 mod limit;
+mod source;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::task::Waker;
 
 use bytes::{BufMut, Bytes};
+pub use source::{CatalogSource, Look};
 
 use super::cells;
 use super::frame::{Fields, Frame, Malformed, Message, Run};
@@ -28,19 +32,11 @@ use crate::action::{Action, Effect, Facts, Verb};
 use crate::detect::{Classes, Found};
 use crate::limits;
 use crate::protocol::{
-    Circumstances, ClientStep, Command, Cut, Disclosure, EndReason, Ended, Excess, Intent, Meaning,
-    Parameter, Phase, Protocol, Refusal, RefusalKind, Refused, RequestId, Roles, UpstreamStep, Violation,
+    Circumstances, ClientStep, Command, Confirmed, Cut, Disclosure, EndReason, Ended, Excess, Intent,
+    Meaning, Parameter, Phase, Protocol, Refusal, RefusalKind, Refused, RequestId, Roles, UpstreamStep,
+    Violation,
 };
-use crate::sql::{Analysis, Catalog, Renames, Sending, Sent, Session, Statement};
-
-/// Hands out the newest snapshot of an upstream's catalog.
-pub trait CatalogSource: Send + Sync {
-    /// The newest snapshot. Cheap: it is asked for with every statement.
-    fn snapshot(&self) -> Arc<Catalog>;
-
-    /// Definitions may have changed upstream: the next snapshot is wanted soon.
-    fn look_soon(&self);
-}
+use crate::sql::{Analysis, Renames, Sending, Sent, Session, Statement};
 
 /// One PostgreSQL session after login.
 pub struct Conversation {
@@ -76,6 +72,7 @@ pub struct Conversation {
     /// What answers are looked through for, and whether it is overwritten there or only counted.
     detect: Classes,
     overwrite: bool,
+    confirming: Option<confirm::Confirming>,
 }
 
 /// A statement that was parsed upstream.
@@ -94,6 +91,7 @@ struct Portal {
     text: Bytes,
     analysis: Arc<Analysis>,
     sending: Option<Arc<Sending>>,
+    understood: Option<confirm::Understood>,
     parameters: Vec<Parameter>,
     bytes: usize,
     /// How many of its rows were shown so far.
@@ -188,6 +186,8 @@ struct Asked {
     /// What runs, so that the session's state follows.
     runs: Arc<Analysis>,
     requests: std::ops::Range<RequestId>,
+    /// What it was understood by, where that has to be confirmed.
+    understood: Option<confirm::Understood>,
 }
 
 /// Text that no PostgreSQL grammar takes, and that tells who reads the server's log what it is.
@@ -221,6 +221,7 @@ impl Conversation {
             limits: limit::Limits::default(),
             detect: Classes::default(),
             overwrite: true,
+            confirming: None,
         }
     }
 
@@ -235,6 +236,7 @@ impl Conversation {
     /// What was asked for was permitted and sent.
     fn settle_asked(&mut self) {
         let Some(mut asked) = self.asked.take() else { return };
+        self.keep_understood(&mut asked);
         match &mut asked.expected {
             Expected::Parse { name, sent, .. } => {
                 if let (Some(prepared), Ok(name)) = (&asked.prepared, std::str::from_utf8(name)) {
@@ -307,6 +309,7 @@ impl Conversation {
             Some(sending) => Message::build(b'Q', |out| put_string(out, &sending.text)),
             None => message,
         };
+        let sent = sending.clone();
         let expected = Expected::Simple {
             next: requests.start,
             left: commands.len(),
@@ -316,7 +319,9 @@ impl Conversation {
             last_tag: None,
             sending,
         };
-        Ok(self.ask(Asked { expected, prepared: None, runs: analysis, requests }, commands, message, None))
+        let understood = self.understood(Some(text), sent);
+        let asked = Asked { expected, prepared: None, runs: analysis, requests, understood };
+        Ok(self.ask(asked, commands, message, None))
     }
 
     fn parse(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
@@ -347,7 +352,7 @@ impl Conversation {
         };
         let prepared = Some(Arc::new(Prepared { text, sending: sending.clone(), types }));
         let expected = Expected::Parse { requests: requests.clone(), name, sent: None, sending };
-        let asked = Asked { expected, prepared, runs: analysis, requests };
+        let asked = Asked { expected, prepared, runs: analysis, requests, understood: None };
         Ok(self.ask(asked, commands, message, forbidden))
     }
 
@@ -385,11 +390,19 @@ impl Conversation {
             return Ok(self.refuse_bind(&text, analysis, message));
         }
         self.portal_bytes += bytes;
+        let understood = self.understood(certain.then(|| text.clone()), sending.clone());
         let name = String::from_utf8_lossy(&portal);
         let sent =
             analysis.statements.iter().map(|statement| self.session.bind_sent(&name, statement)).collect();
-        let bound =
-            Arc::new(Portal { text, analysis, sending, parameters, bytes, shown_rows: Arc::default() });
+        let bound = Arc::new(Portal {
+            text,
+            analysis,
+            sending,
+            understood,
+            parameters,
+            bytes,
+            shown_rows: Arc::default(),
+        });
         self.portals.sent(&portal, self.batch, Some(bound.clone()));
         self.outstanding.push_back(Expected::Bind { name: portal, sent, portal: bound });
         Ok(ClientStep::Relay(message.into()))
@@ -410,7 +423,8 @@ impl Conversation {
             message: "so many open portals, or so many bytes of parameters in them".into(),
             hint: Some("end the transaction, or send a Sync more often".into()),
         };
-        self.ask(Asked { expected, prepared: None, runs, requests }, commands, message, Some(refusal))
+        let asked = Asked { expected, prepared: None, runs, requests, understood: None };
+        self.ask(asked, commands, message, Some(refusal))
     }
 
     fn execute(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
@@ -420,20 +434,21 @@ impl Conversation {
             Some(name)
         })?;
         short(&[&name])?;
-        let (runs, commands, sending) = match self.portals.lookup(&name, self.batch) {
+        let (runs, commands, sending, understood) = match self.portals.lookup(&name, self.batch) {
             Lookup::Found(portal) => {
-                (portal.analysis.clone(), portal.commands(&portal.analysis), portal.sending.clone())
+                let commands = portal.commands(&portal.analysis);
+                (portal.analysis.clone(), commands, portal.sending.clone(), portal.understood.clone())
             }
             Lookup::Doubted(portal) => {
                 let analysis = self.session.portal(&String::from_utf8_lossy(&name));
                 let commands = portal.commands(&analysis);
-                (analysis, commands, None)
+                (analysis, commands, None, portal.understood.clone().map(confirm::Understood::unread))
             }
             // A portal that SQL made (DECLARE): we know its name, and what it may do.
             Lookup::Unknown => {
                 let analysis = self.session.portal(&String::from_utf8_lossy(&name));
                 let commands = commands(&name, &analysis, Phase::Execute, &[]);
-                (analysis, commands, None)
+                (analysis, commands, None, None)
             }
             Lookup::Unsettled => return Ok(ClientStep::Wait(message.into())),
         };
@@ -441,7 +456,7 @@ impl Conversation {
         let copies_in = runs.statements.iter().any(may_copy_in);
         let expected =
             Expected::Execute { requests: requests.clone(), sent: VecDeque::new(), copies_in, sending };
-        Ok(self.ask(Asked { expected, prepared: None, runs, requests }, commands, message, None))
+        Ok(self.ask(Asked { expected, prepared: None, runs, requests, understood }, commands, message, None))
     }
 
     fn describe(&mut self, message: Message) -> Result<ClientStep<Frame>, Violation> {
@@ -504,7 +519,9 @@ impl Conversation {
             last_tag: None,
             sending: None,
         };
-        Ok(self.ask(Asked { expected, prepared: None, runs: analysis, requests }, commands, message, None))
+        let understood = self.understood(None, None);
+        let asked = Asked { expected, prepared: None, runs: analysis, requests, understood };
+        Ok(self.ask(asked, commands, message, None))
     }
 
     fn ask(
@@ -576,17 +593,9 @@ impl Conversation {
         self.copy = Copy::Open { request, client_done: end.is_some() };
         Ok(disclose(Some(request), 0, message))
     }
-}
 
-impl Protocol for Conversation {
-    type ClientFrame = Frame;
-    type UpstreamFrame = Frame;
-
-    fn on_client(&mut self, frame: Frame) -> Result<ClientStep<Frame>, Violation> {
-        self.settle_asked();
-        if self.outstanding.len() >= limits::OUTSTANDING_MAX || self.holds_back(&frame) {
-            return Ok(ClientStep::Wait(frame));
-        }
+    /// Takes a client's frame that need not wait.
+    fn take(&mut self, frame: Frame) -> Result<ClientStep<Frame>, Violation> {
         let message = match frame {
             Frame::Run(run) => return Ok(self.copy_data(run)),
             Frame::Message(message) => message,
@@ -609,6 +618,30 @@ impl Protocol for Conversation {
             b'F' => self.function_call(message),
             tag => Err(Violation(format!("message {:?} is not known", char::from(tag)))),
         }
+    }
+}
+
+impl Protocol for Conversation {
+    type ClientFrame = Frame;
+    type UpstreamFrame = Frame;
+
+    fn on_client(&mut self, frame: Frame) -> Result<ClientStep<Frame>, Violation> {
+        self.settle_asked();
+        if self.outstanding.len() >= limits::OUTSTANDING_MAX || self.holds_back(&frame) {
+            return Ok(ClientStep::Wait(frame));
+        }
+        if self.confirming.is_some() {
+            return self.take_confirmed(frame);
+        }
+        self.take(frame)
+    }
+
+    fn confirm(&mut self, disclosure: &Disclosure<Frame>, waker: &Waker) -> Confirmed {
+        self.confirm_answer(disclosure, waker)
+    }
+
+    fn awaited(&mut self, waker: &Waker) -> bool {
+        self.has_looked(waker)
     }
 
     fn on_upstream(&mut self, frame: Frame) -> Result<UpstreamStep<Frame>, Violation> {
@@ -725,6 +758,10 @@ impl Protocol for Conversation {
             }
             EndReason::Idle => ("57P05", "terminating connection: idle for too long"),
             EndReason::Limit => (report::ADMIN_SHUTDOWN, "terminating connection: a limit was reached"),
+            EndReason::DefinitionsChanged => (
+                report::ADMIN_SHUTDOWN,
+                "terminating connection: definitions changed while a command ran; connect again",
+            ),
             EndReason::LedgerUnavailable => (
                 report::ADMIN_SHUTDOWN,
                 "terminating connection: the ledger cannot be written, and nothing passes unrecorded",

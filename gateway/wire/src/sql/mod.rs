@@ -20,6 +20,7 @@
 //! their own text, is done by whoever uses them. What a rewrite rule or the check of a domain reads or writes is added to the statement's actions.
 //! Calling a function is what stands for all that it does, in the session too.
 
+mod basis;
 mod cache;
 mod catalog;
 mod circumstances;
@@ -43,6 +44,7 @@ use splice::Spliced;
 use crate::action::{Action, Effect, Facts, Object, Verb};
 use crate::protocol::{Meaning, Roles};
 
+pub use basis::Basis;
 pub use catalog::{
     CATALOG_QUERIES, CATALOG_SETUP, Catalog, CatalogError, CatalogQuery, FINGERPRINT_QUERY, Rows,
 };

@@ -423,7 +423,7 @@ impl Session {
     }
 
     /// The analysis of a text, or of what a `PREPARE` in it prepares (`inner`).
-    fn analyze_in(
+    pub(super) fn analyze_in(
         &self,
         text: &str,
         strings: Option<Strings>,
