@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     }
     let postgres = Postgres::with(&format!("max_connections = {}\n", sessions + 100));
     let world = World::before(postgres, |setup: Setup<'_>| {
-        let limits = "[limits]\nlogins_per_source_max = 10000\n[log]\nlevel = \"warn\"";
+        let limits = "[limits]\nlogins_max = 10000\nlogins_per_source_max = 10000\n[log]\nlevel = \"warn\"";
         setup.policies(&policies("@requires_approval(\"dba\")")).top(limits).admin("")
     });
     let approvals = approvals(&world);
